@@ -1,0 +1,91 @@
+"""Convolution blocks shared by backbones and heads."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Padding = Literal["symmetric", "same"]
+
+
+class Conv2d(nn.Conv2d):
+    """A convolution whose output is ceil(input / stride), padded evenly or as TensorFlow does.
+
+    With padding `symmetric`, (kernel - 1) / 2 * dilation zeros stand on every side (torchvision, timm). With `same`, TensorFlow's
+    SAME rule, the total depends on the input size, and an odd zero goes to the bottom and the right.
+
+    Raises:
+        ValueError: `padding_rule` is neither of the two.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = False,
+        padding_rule: Padding = "symmetric",
+    ) -> None:
+        if padding_rule not in ("symmetric", "same"):
+            raise ValueError(f"padding {padding_rule!r} is unknown; accepted: 'symmetric', 'same'")
+        padding = (kernel_size - 1) // 2 * dilation
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
+        self.pads_asymmetrically = padding_rule == "same" and stride > 1 and kernel_size > 1
+        # On CPUs the bfloat16 backward pass of these convolutions is an order of magnitude slower than the float32 one.
+        self.slow_in_bfloat16 = groups > 1 and (stride > 1 or dilation > 1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolves (B, C, H, W) features."""
+        if self.slow_in_bfloat16 and input.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                return self._convolve(input.float())
+        return self._convolve(input)
+
+    def _convolve(self, input: Tensor) -> Tensor:
+        if not self.pads_asymmetrically:
+            return super().forward(input)
+        (top, bottom), (left, right) = (self._same_padding(size, axis) for axis, size in enumerate(input.shape[-2:]))
+        input = F.pad(input, (left, right, top, bottom))
+        return F.conv2d(input, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+    def _same_padding(self, size: int, axis: int) -> tuple[int, int]:
+        stride, reach = self.stride[axis], (self.kernel_size[axis] - 1) * self.dilation[axis]
+        total = max((-(-size // stride) - 1) * stride + reach + 1 - size, 0)
+        return total // 2, total - total // 2
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Builds the blocks of one network, which share padding and batch-norm settings.
+
+    Attributes:
+        padding: `symmetric` or `same`, see `Conv2d`.
+        bn_eps: epsilon of every batch norm.
+        bn_momentum: momentum of every batch norm, in torch's sense (the weight of the newest batch).
+    """
+
+    padding: Padding = "symmetric"
+    bn_eps: float = 1e-5
+    bn_momentum: float = 0.1
+
+    def conv_bn(
+        self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, dilation: int = 1, groups: int = 1
+    ) -> tuple[Conv2d, nn.BatchNorm2d]:
+        """Convolution and batch norm, linear."""
+        conv = Conv2d(in_channels, out_channels, kernel_size, stride, dilation, groups, padding_rule=self.padding)
+        return conv, nn.BatchNorm2d(out_channels, eps=self.bn_eps, momentum=self.bn_momentum)
+
+    def conv_bn_relu6(
+        self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, dilation: int = 1, groups: int = 1
+    ) -> nn.Sequential:
+        """Convolution, batch norm and ReLU6."""
+        return nn.Sequential(*self.conv_bn(in_channels, out_channels, kernel_size, stride, dilation, groups), nn.ReLU6(inplace=True))
+
+    def depthwise(self, channels: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
+        """3x3 depthwise convolution, batch norm and ReLU6."""
+        return self.conv_bn_relu6(channels, channels, 3, stride, dilation, groups=channels)

@@ -1,0 +1,171 @@
+"""MobileNetV2 (Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks")."""
+
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor, nn
+
+from backbones.base import Backbone, Tap, select_taps
+from backbones.layers import Layers, Padding
+from backbones.weights import load_torchvision_weights
+
+# Table 2 of the paper: expansion t, output channels c, repeats n, stride s of the first repeat.
+STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+STEM_CHANNELS, LAST_CHANNELS = 32, 1280
+
+
+def make_divisible(channels: float, divisor: int = 8) -> int:
+    """Rounds to a multiple of `divisor`, never below 90 % of `channels` (the rounding of torchvision, timm and TensorFlow)."""
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+class InvertedResidual(nn.Module):
+    """1x1 expansion, 3x3 depthwise, linear 1x1 projection, with a shortcut where the shapes allow it (paper, figure 4b).
+
+    Submodules are named as in torchvision.
+    """
+
+    def __init__(self, channels: tuple[int, int], expansion: int, stride: int, dilation: int, layers: Layers) -> None:
+        super().__init__()
+        in_channels, out_channels = channels
+        hidden = in_channels * expansion
+        blocks: list[nn.Module] = [layers.conv_bn_relu6(in_channels, hidden)] if expansion > 1 else []
+        blocks += [layers.depthwise(hidden, stride, dilation), *layers.conv_bn(hidden, out_channels)]
+        self.conv = nn.Sequential(*blocks)
+        self.expansion_blocks = len(blocks) - 3
+        self.has_shortcut = stride == 1 and in_channels == out_channels
+
+    def expand(self, features: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, t C, H, W), the expansion tap."""
+        for block in list(self.conv)[: self.expansion_blocks]:
+            features = block(features)
+        return features
+
+    def reduce(self, features: Tensor, expanded: Tensor) -> Tensor:
+        """The rest of the block: (B, t C, H, W) -> (B, C', H / stride, W / stride)."""
+        for block in list(self.conv)[self.expansion_blocks :]:
+            expanded = block(expanded)
+        return features + expanded if self.has_shortcut else expanded
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H / stride, W / stride)."""
+        return self.reduce(features, self.expand(features))
+
+
+class MobileNetV2(Backbone):
+    """MobileNetV2 as a feature extractor; taps keep the paper's layer numbers.
+
+    `layer1` is the first convolution, `layer2` to `layer18` the 17 blocks, `layer19` the last 1x1 convolution; `layer3_expand` to
+    `layer18_expand` are the expanded features inside the blocks. SSDLite uses `layer15_expand` and `layer19`, DeepLabv3 `layer18`.
+    Layers past the last tap are not built. Parameters are named as in torchvision.
+
+    Args:
+        taps: names of the features to return.
+        width_mult: multiplier of all channels, 0.1 to 1.4 in the paper, any positive number here; the last layer keeps at least 1280.
+        output_stride: 8, 16 or 32; below 32, later strides become dilations.
+        padding: `symmetric` as in torchvision and timm, or `same` as in TensorFlow.
+        bn_eps: batch-norm epsilon (torchvision 1e-5, TensorFlow 1e-3).
+        bn_momentum: batch-norm momentum in torch's sense, the weight of the newest batch.
+        weights: a local file with torchvision's parameter names (.safetensors, or a .pth of tensors only), or `imagenet` for
+            torchvision's published weights.
+        strict_weights: refuse a file that lacks a parameter or has it in another shape, instead of naming what was skipped.
+        frozen_layers: how many layers, from the first, are not trained at all.
+        freeze_bn: keep all batch norms at their loaded statistics, scale and shift.
+
+    Raises:
+        ValueError: an argument is out of range, or `weights` cannot be used.
+    """
+
+    def __init__(
+        self,
+        taps: Sequence[str] = ("layer15_expand", "layer19"),
+        width_mult: float = 1.0,
+        output_stride: int = 32,
+        padding: Padding = "symmetric",
+        bn_eps: float = 1e-5,
+        bn_momentum: float = 0.1,
+        weights: str | None = None,
+        strict_weights: bool = True,
+        frozen_layers: int = 0,
+        freeze_bn: bool = False,
+    ) -> None:
+        super().__init__()
+        if output_stride not in (8, 16, 32):
+            raise ValueError(f"output_stride {output_stride} is not possible; accepted: 8, 16, 32")
+        if width_mult <= 0:
+            raise ValueError(f"width_mult {width_mult} is not possible; accepted: positive numbers")
+        offered: dict[str, Tap] = {}
+        built: list[nn.Module] = []
+        for layer, names in _layers(width_mult, output_stride, Layers(padding, bn_eps, bn_momentum)):
+            built.append(layer)
+            offered |= names
+        self.taps = select_taps(offered, taps)
+        last = list(self.taps)[-1]
+        self.features = nn.Sequential(*built[: int(last.removeprefix("layer").removesuffix("_expand"))])
+        if last.endswith("_expand"):
+            block = self.features[-1]
+            block.conv = block.conv[: block.expansion_blocks]
+        if weights is not None:
+            load_torchvision_weights(self, weights, "mobilenet_v2", strict=strict_weights)
+        else:
+            initialise(self)
+        if not 0 <= frozen_layers <= len(self.features):
+            raise ValueError(f"frozen_layers {frozen_layers} is not possible; accepted: 0 to {len(self.features)}, the layers built")
+        self._frozen = [
+            *self.features[:frozen_layers],
+            *(m for m in self.modules() if freeze_bn and isinstance(m, nn.BatchNorm2d)),
+        ]
+        for module in self._frozen:
+            module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "MobileNetV2":
+        """Sets training mode, except for what is frozen."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Computes the tapped features of (B, 3, H, W) images, see `Backbone.forward`."""
+        features, found = images, {}
+        for number, layer in enumerate(self.features, start=1):
+            if (name := f"layer{number}_expand") in self.taps:
+                found[name] = expanded = layer.expand(features)
+                if len(found) == len(self.taps):
+                    break
+                features = layer.reduce(features, expanded)
+            else:
+                features = layer(features)
+            if (name := f"layer{number}") in self.taps:
+                found[name] = features
+        return found
+
+
+def _layers(width_mult: float, output_stride: int, layers: Layers) -> Iterator[tuple[nn.Module, dict[str, Tap]]]:
+    """Yields the 19 layers of the paper's table 2, each with the taps that it offers."""
+    channels = make_divisible(STEM_CHANNELS * width_mult)
+    number, stride, dilation = 1, 2, 1
+    yield layers.conv_bn_relu6(3, channels, 3, stride=2), {"layer1": Tap(channels, stride)}
+    for expansion, stage_channels, repeats, first_stride in STAGES:
+        out_channels = make_divisible(stage_channels * width_mult)
+        for repeat in range(repeats):
+            number += 1
+            step = first_stride if repeat == 0 else 1
+            # As in TensorFlow's DeepLab, the block that loses its stride still works at the old dilation.
+            block_dilation = dilation
+            if stride * step > output_stride:
+                step, dilation = 1, dilation * step
+            block = InvertedResidual((channels, out_channels), expansion, step, block_dilation, layers)
+            names = {f"layer{number}_expand": Tap(channels * expansion, stride)} if expansion > 1 else {}
+            stride *= step
+            yield block, names | {f"layer{number}": Tap(out_channels, stride)}
+            channels = out_channels
+    last_channels = make_divisible(LAST_CHANNELS * max(1.0, width_mult))
+    yield layers.conv_bn_relu6(channels, last_channels), {f"layer{number + 1}": Tap(last_channels, stride)}
+
+
+def initialise(module: nn.Module) -> None:
+    """He-normal convolutions by fan-out and unit batch norms, torchvision's initialisation of MobileNetV2."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out")

@@ -1,0 +1,70 @@
+"""From scores and boxes to detections, without a loop over classes or boxes."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.ops import nms
+
+from heads.boxes import decode
+
+
+@dataclass(frozen=True)
+class Suppression:
+    """How raw predictions become detections.
+
+    Defaults are TensorFlow's and mmdetection's: IoU .6 and 100 boxes a class and image (ssdlite_mobilenet_v2_coco).
+
+    Attributes:
+        score_threshold: least score of a detection.
+        iou_threshold: of two boxes that overlap more, only the better scored is kept.
+        max_per_class: most detections of one class in an image.
+        max_detections: most detections in an image.
+        class_agnostic: suppress across classes too.
+    """
+
+    score_threshold: float = 0.01
+    iou_threshold: float = 0.6
+    max_per_class: int = 100
+    max_detections: int = 100
+    class_agnostic: bool = False
+
+    def __call__(self, scores: Tensor, deltas: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Picks one image's detections.
+
+        Args:
+            scores: (A, K) in 0..1.
+            deltas: (A, 4) box offsets.
+            anchors: (A, 4) x1 y1 x2 y2.
+
+        Returns:
+            Boxes (N, 4) x1 y1 x2 y2 in the anchors' pixels, scores (N,) in descending order and labels (N,) in 1..K.
+        """
+        flat = scores.flatten()
+        passing = (flat > self.score_threshold).nonzero().squeeze(1)
+        # Suppression only looks at better scored boxes: what survives among the best 1000 survives among all. More are looked at
+        # only where those leave too few.
+        candidates = min(1000, len(passing))
+        while True:
+            score, place = flat[passing].topk(candidates)
+            anchor, label = passing[place] // scores.shape[1], passing[place] % scores.shape[1] + 1
+            boxes = decode(deltas[anchor], anchors[anchor])
+            kept = self._suppress(boxes, score, label)
+            if len(kept) >= self.max_detections or candidates == len(passing):
+                return boxes[kept], score[kept], label[kept]
+            candidates = min(4 * candidates, len(passing))
+
+    def _suppress(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
+        # Boxes of different classes are moved apart so that one call serves all classes.
+        span = boxes.max() - boxes.min() + 1 if len(boxes) else 0
+        apart = boxes if self.class_agnostic else boxes + (labels * span)[:, None]
+        kept = nms(apart, scores, self.iou_threshold)
+        return kept[_rank_in_class(labels[kept]) < self.max_per_class][: self.max_detections]
+
+
+def _rank_in_class(labels: Tensor) -> Tensor:
+    """Counts, for each entry of (N,) labels, the earlier entries with the same label."""
+    grouped, order = labels.sort(stable=True)
+    start = torch.searchsorted(grouped, grouped)
+    rank = torch.arange(len(labels), device=labels.device) - start
+    return torch.empty_like(rank).scatter_(0, order, rank)

@@ -1,0 +1,1 @@
+"""Tasks: training, evaluating and using models on data sets."""

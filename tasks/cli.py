@@ -1,0 +1,209 @@
+"""The command line that all tasks share: LightningCLI with a run folder and a default config."""
+
+import ctypes
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from tasks.run_folder import CsvHistory, latest_run_folder, new_run_folder, run_folder_of
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+
+class TaskCLI(LightningCLI):
+    """One task's command line: fit, validate, test and predict.
+
+    `fit` without `--config` runs the task's default config; `validate` and `test` of a run's checkpoint use that run's config.
+
+    Args:
+        task: name of the task, of its folder under `configs` and under the folder of runs.
+        default_config: name of the config that `fit` uses where none is given.
+        monitor: the figure that picks `best.ckpt`, larger is better.
+        predict: function that the subcommand `predict` calls with its arguments.
+        module_class: the LightningModule.
+        data_class: base class of the data sets.
+        args: command line, by default that of the process.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        default_config: str,
+        monitor: str,
+        predict: Callable[..., None],
+        module_class: type[L.LightningModule],
+        data_class: type[L.LightningDataModule],
+        args: Sequence[str] | None = None,
+    ) -> None:
+        self.task, self.monitor, self.predict_function = task, monitor, predict
+        self.default_config = CONFIGS / task / default_config
+        super().__init__(
+            module_class,
+            data_class,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            save_config_kwargs={"overwrite": True},
+            seed_everything_default=0,
+            trainer_defaults={"enable_model_summary": False},
+            parser_kwargs={"prog": f"python -m tasks.{task}"},
+            args=list(sys.argv[1:] if args is None else args),
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The subcommands that run the trainer; `predict` is added beside them."""
+        return {name: skipped for name, skipped in LightningCLI.subcommands().items() if name != "predict"}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the run's name and folder, and passes what the data knows on to the model."""
+        parser.add_argument("--name", type=str, default=self.task, help="Name of the run, and of its folder.")
+        parser.add_argument("--runs", type=str, default="runs", help="Folder that holds the runs of all tasks.")
+        parser.link_arguments("data", "model.class_names", compute_fn=_class_names, apply_on="instantiate")
+        parser.link_arguments("data", "model.size", compute_fn=_size, apply_on="instantiate")
+
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
+        super()._add_subcommands(parser, **kwargs)
+        predict_parser = LightningArgumentParser()
+        predict_parser.add_function_arguments(self.predict_function)
+        summary = (self.predict_function.__doc__ or "").splitlines()[0]
+        parser._subcommands_action.add_subcommand("predict", predict_parser, help=summary)
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand != "fit":
+            parser.set_defaults({"verbose": False})  # the task prints its own table
+        return parser
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses the command line after putting the config in that it left out."""
+        self.config = parser.parse_args(self._with_config(args))
+
+    def _with_config(self, args: list[str]) -> list[str]:
+        if not args or args[0] not in self.subcommands() or {"--help", "-h"} & set(args):
+            return args
+        if any(arg in ("-c", "--config") or arg.startswith("--config=") for arg in args):
+            return args
+        config = self.default_config
+        if checkpoint := _value_of(args, "--ckpt_path"):
+            run = run_folder_of(Path(checkpoint))
+            config = run / "config.yaml" if run else config
+        return [args[0], "--config", str(config), *args[1:]]
+
+    def _parse_ckpt_path(self) -> None:
+        """Leaves the config alone: a checkpoint's architecture must agree with it, and is checked when loading."""
+
+    def before_instantiate_classes(self) -> None:
+        """Finds the run's folder and, for `--ckpt_path last`, its checkpoint."""
+        if self.subcommand not in self.subcommands():
+            return
+        config: Namespace = self.config[self.subcommand]
+        base = Path(config.runs) / self.task / config.name
+        checkpoint = config.get("ckpt_path")
+        if checkpoint == "last":
+            checkpoint = str(latest_run_folder(base) / "checkpoints" / "last.ckpt")
+        if checkpoint and not Path(checkpoint).is_file():
+            raise ValueError(f"--ckpt_path {checkpoint}: no such checkpoint")
+        config.ckpt_path = checkpoint
+        run = run_folder_of(Path(checkpoint)) if checkpoint else None
+        if self.subcommand == "fit":
+            self.run_folder = run or new_run_folder(base)
+        else:
+            self.run_folder = (run or base) / self.subcommand
+
+    def instantiate_classes(self) -> None:
+        """Builds data, model and trainer; `predict` needs none of them."""
+        if self.subcommand in self.subcommands():
+            keep_freed_memory()
+            super().instantiate_classes()
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> L.Trainer:
+        config["default_root_dir"] = str(self.run_folder)
+        own = list(config.get("callbacks") or [])
+        if self.subcommand == "fit":
+            if config.get("logger") in (None, True):
+                config["logger"] = self._loggers()
+            own += self._fit_callbacks(bool(config.get("logger")))
+        else:
+            config["logger"] = config.get("logger") or False
+            own = [callback for callback in own if not isinstance(callback, WeightAveraging)]  # checkpoints hold the average
+        return super()._instantiate_trainer(config | {"callbacks": own}, callbacks)
+
+    def _loggers(self) -> list[Any]:
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        board = TensorBoardLogger(str(self.run_folder.parent), self.run_folder.name, version="", default_hp_metric=False)
+        return [board, CsvHistory(self.run_folder)]
+
+    def _fit_callbacks(self, logs: bool) -> list[Callback]:
+        folder = self.run_folder / "checkpoints"
+        best = ModelCheckpoint(folder, "best", monitor=self.monitor, mode="max", enable_version_counter=False)
+        last = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, save_on_exception=True, enable_version_counter=False)
+        return [best, last, *([LearningRateMonitor("step")] if logs else [])]
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        if subcommand == "predict":
+            arguments = self.config["predict"].as_dict()
+            self.predict_function(**{k: v for k, v in arguments.items() if k != "config"})
+        else:
+            super()._run_subcommand(subcommand)
+
+    def after_fit(self) -> None:
+        """Evaluates the best checkpoint, which writes the run's results."""
+        if self.trainer.fast_dev_run or not self.trainer.checkpoint_callbacks:
+            return
+        best = self.trainer.checkpoint_callback.best_model_path  # type: ignore[union-attr]
+        if best:
+            # The averaging callback would put the last average in place of the best one.
+            self.trainer.callbacks = [c for c in self.trainer.callbacks if not isinstance(c, WeightAveraging)]  # type: ignore[attr-defined]
+            self.trainer.validate(self.model, self.datamodule, ckpt_path=best, verbose=False)
+
+
+def run_command(cli: Callable[[], object]) -> None:
+    """Runs a command line; what a user got wrong ends it with one sentence and exit code 1.
+
+    With the environment variable MOBILETAP_DEBUG set, the traceback is shown.
+    """
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    try:
+        cli()
+    except (ValueError, OSError, MisconfigurationException) as error:
+        if os.environ.get("MOBILETAP_DEBUG"):
+            raise
+        sys.exit(f"error: {error}")
+
+
+def keep_freed_memory() -> None:
+    """Lets glibc keep freed tensors instead of giving each back to the system, which costs a third of a CPU training step."""
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+    if sys.platform == "linux" and not torch.cuda.is_available():
+        try:
+            mallopt = ctypes.CDLL("libc.so.6").mallopt
+        except OSError:  # another C library
+            return
+        mallopt(mmap_threshold, 1 << 30)
+        mallopt(trim_threshold, (1 << 31) - 1)
+
+
+def _class_names(data: Any) -> list[str]:
+    return list(data.class_names)
+
+
+def _size(data: Any) -> tuple[int, int]:
+    return tuple(data.size)
+
+
+def _value_of(args: list[str], option: str) -> str | None:
+    for arg, following in zip(args, [*args[1:], ""], strict=True):
+        if arg == option or arg.startswith(option + "="):
+            return arg.partition("=")[2] or following
+    return None

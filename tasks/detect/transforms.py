@@ -1,0 +1,122 @@
+"""Augmentation of images with boxes by albumentations."""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks the network for a newer version
+
+
+class Augmentation(ABC):
+    """A recipe that turns a training image into an input of the network."""
+
+    # Share of a box's area that must stay in view for the box to be kept.
+    min_visibility = 0.0
+
+    @abstractmethod
+    def transforms(self, size: tuple[int, int]) -> list[Any]:
+        """Returns albumentations transforms of which the geometric ones end at `size` (height, width)."""
+
+    def compose(self, size: tuple[int, int]) -> Any:
+        """Returns the albumentations pipeline for images with boxes in pixels and their labels."""
+        import albumentations as A
+
+        # Boxes under a pixel in the input cannot be learned and make the coder's logarithms large.
+        boxes = A.BboxParams(
+            format="pascal_voc",
+            label_fields=["labels"],
+            min_visibility=self.min_visibility,
+            min_width=1,
+            min_height=1,
+            clip=True,
+            filter_invalid_bboxes=True,
+        )
+        return A.Compose(self.transforms(size), bbox_params=boxes)
+
+
+class ResizeOnly(Augmentation):
+    """Resizes, as evaluation does."""
+
+    def transforms(self, size: tuple[int, int]) -> list[Any]:
+        """One resize."""
+        import albumentations as A
+
+        return [A.Resize(*size)]
+
+
+class LightAugmentation(Augmentation):
+    """A crop that keeps every object in view, mirroring, and mild changes of colour.
+
+    Args:
+        crop: probability of the crop.
+        colour: strength of the changes of brightness, contrast and saturation, as a share.
+    """
+
+    def __init__(self, crop: float = 0.5, colour: float = 0.2) -> None:
+        self.crop, self.colour = crop, colour
+
+    def transforms(self, size: tuple[int, int]) -> list[Any]:
+        """Safe crop, resize, flip, colour."""
+        import albumentations as A
+
+        return [
+            A.BBoxSafeRandomCrop(p=self.crop),
+            A.Resize(*size),
+            A.HorizontalFlip(p=0.5),
+            A.ColorJitter(self.colour, self.colour, self.colour, hue=0.02, p=0.8),
+        ]
+
+
+class SSDAugmentation(Augmentation):
+    """SSD's recipe (Liu et al. 2016, section 2.2 and 3.6): zoom out, crop by overlap, mirror, change colours.
+
+    The window is chosen first, so that one resize serves zooming, cropping and resizing, and colours change at the final size.
+
+    Args:
+        expand: largest side of the zoomed-out canvas in image sides; 4 in SSD, 1 never zooms out.
+        expand_probability: how often to zoom out; one half in SSD.
+        min_overlaps: a crop overlaps some object by at least one of these, drawn at random; 1 means no crop. As in TensorFlow's
+            ssd_random_crop, the overlap is the share of the object that is in the crop.
+        min_scale: least side of a crop in image sides; .3 in SSD.
+        min_visibility: share of an object that must be in the crop for its box to be kept; .3 in TensorFlow's ssd_random_crop.
+        colour: strength of the changes of brightness, contrast and saturation, as a share; .5 in SSD's code for the last two.
+    """
+
+    def __init__(
+        self,
+        expand: float = 4.0,
+        expand_probability: float = 0.5,
+        min_overlaps: Sequence[float] = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0),
+        min_scale: float = 0.3,
+        min_visibility: float = 0.3,
+        colour: float = 0.5,
+    ) -> None:
+        self.expand, self.expand_probability = expand, expand_probability
+        self.min_overlaps, self.min_scale = tuple(min_overlaps), min_scale
+        self.min_visibility, self.colour = min_visibility, colour
+
+    def transforms(self, size: tuple[int, int]) -> list[Any]:
+        """Window and resize in one, flip, colour."""
+        import albumentations as A
+
+        from tasks.detect.window import WindowResize
+
+        window = WindowResize(size, self.expand, self.expand_probability, self.min_overlaps, self.min_scale, self.min_visibility)
+        # 18 of 360 degrees: SSD's hue change.
+        return [window, A.HorizontalFlip(p=0.5), A.ColorJitter(self.colour / 2, self.colour, self.colour, hue=0.05, p=0.8)]
+
+
+def apply(
+    pipeline: Any, image: NDArray[np.uint8], boxes: NDArray[np.float32], labels: NDArray[np.int64]
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]:
+    """Runs a composed pipeline on an (H, W, 3) image with (N, 4) boxes in pixels and (N,) labels."""
+    out = pipeline(image=image, bboxes=boxes, labels=labels)
+    return (
+        out["image"],
+        np.asarray(out["bboxes"], dtype=np.float32).reshape(-1, 4),
+        np.asarray(out["labels"], dtype=np.int64).reshape(-1),
+    )

@@ -1,0 +1,114 @@
+"""SSD's zoom-out and overlap-constrained crop as one albumentations transform."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import albumentations as A
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+# Tries for a crop with the wanted overlap, as in SSD's code.
+ATTEMPTS = 50
+# Background of a zoomed-out image: ImageNet's mean colour.
+FILL = (124, 116, 104)
+
+Window = tuple[float, float, float, float]
+
+
+class WindowResize(A.DualTransform):
+    """Resizes a random window of the image, which may reach beyond it, to a fixed size.
+
+    Args:
+        size: height and width of the result in pixels.
+        expand: largest side of a zoomed-out window in image sides.
+        expand_probability: how often the window is zoomed out.
+        min_overlaps: least share of some object that lies in the window, one drawn at random; 1 means the whole image.
+        min_scale: least side of the window in sides of what it is cut from.
+        min_visibility: share of an object that counts as seen; a crop that shows no object so far is not taken.
+    """
+
+    _targets = (A.core.type_definitions.Targets.IMAGE, A.core.type_definitions.Targets.BBOXES)
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        expand: float,
+        expand_probability: float,
+        min_overlaps: Sequence[float],
+        min_scale: float,
+        min_visibility: float,
+        p: float = 1.0,
+    ) -> None:
+        super().__init__(p=p)
+        self.size, self.expand, self.expand_probability = size, expand, expand_probability
+        self.min_overlaps, self.min_scale, self.min_visibility = tuple(min_overlaps), min_scale, min_visibility
+
+    @property
+    def targets_as_params(self) -> list[str]:
+        """The window depends on the boxes."""
+        return ["bboxes"]
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """Chooses the window: x1 y1 x2 y2 in image sides."""
+        boxes = np.asarray(data["bboxes"], dtype=np.float64)[:, :4].reshape(-1, 4)
+        canvas = (0.0, 0.0, 1.0, 1.0)
+        if self.random_generator.random() < self.expand_probability:
+            side = self.random_generator.uniform(1, self.expand)
+            x, y = self.random_generator.uniform(1 - side, 0, size=2) if side > 1 else (0.0, 0.0)
+            canvas = (x, y, x + side, y + side)
+        return {"window": self._crop(canvas, boxes)}
+
+    def _crop(self, canvas: Window, boxes: NDArray[np.float64]) -> Window:
+        wanted = self.random_generator.choice(self.min_overlaps)
+        if wanted >= 1 or len(boxes) == 0:
+            return canvas
+        x, y, span = canvas[0], canvas[1], canvas[2] - canvas[0]
+        sides = self.random_generator.uniform(self.min_scale, 1, size=(ATTEMPTS, 2))
+        corner = self.random_generator.uniform(0, 1 - sides)
+        windows = np.concatenate([corner, corner + sides], axis=1) * span + [x, y, x, y]
+        seen = _share_inside(boxes, windows).max(axis=1)
+        aspect = sides[:, 0] / sides[:, 1]
+        good = (seen >= max(wanted, self.min_visibility)) & (aspect > 0.5) & (aspect < 2)
+        x1, y1, x2, y2 = windows[good.argmax()] if good.any() else canvas
+        return float(x1), float(y1), float(x2), float(y2)
+
+    def apply(self, img: NDArray[np.uint8], window: Window, **params: Any) -> NDArray[np.uint8]:
+        """Puts the part of the image that is in the window where it belongs on a plain canvas."""
+        height, width = self.size
+        x1, y1, x2, y2 = window
+        scale = np.array([width / (x2 - x1), height / (y2 - y1)])
+        # The image's corners on the canvas, and the part of the canvas that they cover.
+        start = np.round(-np.array([x1, y1]) * scale).astype(int)
+        end = np.maximum(np.round((1 - np.array([x1, y1])) * scale).astype(int), start + 1)
+        seen = np.clip([start, end], 0, [width, height])
+        ratio = np.array([img.shape[1], img.shape[0]]) / (end - start)
+        (left, top), (right, bottom) = np.round((seen - start) * ratio).astype(int)
+        part = img[top : max(bottom, top + 1), left : max(right, left + 1)]
+        target = tuple(np.maximum(seen[1] - seen[0], 1).tolist())
+        # Bilinear as in evaluation, unless it would skip pixels.
+        interpolation = cv2.INTER_AREA if ratio.max() > 2 else cv2.INTER_LINEAR
+        resized = cv2.resize(part, target, interpolation=interpolation)
+        if resized.shape[:2] == (height, width):
+            return resized
+        canvas = np.empty((height, width, 3), dtype=np.uint8)
+        canvas[:] = FILL
+        canvas[seen[0, 1] : seen[0, 1] + resized.shape[0], seen[0, 0] : seen[0, 0] + resized.shape[1]] = resized
+        return canvas
+
+    def apply_to_bboxes(self, bboxes: NDArray[np.float32], window: Window, **params: Any) -> NDArray[np.float32]:
+        """Moves boxes, given in image sides, into the window."""
+        x1, y1, x2, y2 = window
+        moved = bboxes.copy()
+        moved[:, [0, 2]] = (bboxes[:, [0, 2]] - x1) / (x2 - x1)
+        moved[:, [1, 3]] = (bboxes[:, [1, 3]] - y1) / (y2 - y1)
+        return moved
+
+
+def _share_inside(boxes: NDArray[np.float64], windows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(W, N) share of each box's area inside each window."""
+    low = np.maximum(boxes[None, :, :2], windows[:, None, :2])
+    high = np.minimum(boxes[None, :, 2:], windows[:, None, 2:])
+    area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=-1)
+    share: NDArray[np.float64] = np.prod(np.clip(high - low, 0, None), axis=-1) / np.maximum(area, 1e-12)
+    return share

@@ -1,0 +1,108 @@
+"""Downloads with progress, checksum and resume, and unpacking that stays in its folder."""
+
+import hashlib
+import logging
+import tarfile
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+log = logging.getLogger("lightning.pytorch")
+
+CHUNK = 1 << 20
+
+
+class Archive(NamedTuple):
+    """A file to fetch.
+
+    Attributes:
+        url: where it is (any scheme that urllib opens).
+        md5: its checksum.
+        unpacks: a path, relative to where it is unpacked, that exists only once it has been unpacked.
+    """
+
+    url: str
+    md5: str
+    unpacks: str
+
+
+def fetch(archives: Iterable[Archive], root: str | Path) -> None:
+    """Downloads and unpacks what is not there yet; an interrupted download goes on where it stopped.
+
+    Args:
+        archives: .zip and .tar files.
+        root: folder to unpack into; archives are kept there until unpacked.
+
+    Raises:
+        ValueError: an address cannot be reached, or a file's checksum is wrong (the file is then deleted).
+    """
+    root = Path(root)
+    for archive in archives:
+        if (root / archive.unpacks).exists():
+            continue
+        root.mkdir(parents=True, exist_ok=True)
+        path = root / archive.url.rsplit("/", 1)[-1]
+        if not path.exists():
+            _download(archive.url, path)
+        _verify(path, archive)
+        log.info("unpacking %s", path)
+        _unpack(path, root)
+        path.unlink()
+
+
+def _download(url: str, path: Path) -> None:
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    part = path.with_name(path.name + ".part")
+    start = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            resumed = start > 0 and getattr(reply, "status", None) == 206
+            total = int(reply.headers.get("Content-Length") or 0) + (start if resumed else 0)
+            columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+            with Progress(*columns) as progress, part.open("ab" if resumed else "wb") as file:
+                bar = progress.add_task(path.name, total=total or None, completed=start if resumed else 0)
+                while chunk := reply.read(CHUNK):
+                    file.write(chunk)
+                    progress.advance(bar, len(chunk))
+    except urllib.error.HTTPError as error:
+        if error.code != 416:  # 416: the part already holds the whole file
+            raise ValueError(f"{url} cannot be downloaded: {error}") from error
+    except OSError as error:
+        raise ValueError(f"{url} cannot be downloaded: {error}; the same command goes on from {part}") from error
+    part.rename(path)
+
+
+def _verify(path: Path, archive: Archive) -> None:
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "md5").hexdigest() if hasattr(hashlib, "file_digest") else _md5(path)
+    if found != archive.md5:
+        path.unlink()
+        raise ValueError(f"{archive.url}: the download has MD5 {found}, not {archive.md5}, and was deleted; try again")
+
+
+def _md5(path: Path) -> str:
+    digest = hashlib.md5()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _unpack(path: Path, root: Path) -> None:
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if not (root / name).resolve().is_relative_to(root.resolve()):
+                    raise ValueError(f"{path}: refuses to unpack {name!r}, which lies outside {root}")
+            archive.extractall(root)
+    else:
+        with tarfile.open(path) as archive:
+            try:
+                archive.extractall(root, filter="data")
+            except tarfile.FilterError as error:
+                raise ValueError(f"{path}: refuses to unpack: {error}") from error

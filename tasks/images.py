@@ -1,0 +1,74 @@
+"""Finding and reading image files."""
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".mpo", ".ppm", ".pgm")
+
+RGBImage = NDArray[np.uint8]
+
+
+def read_image(path: str | Path, apply_exif: bool = True) -> RGBImage:
+    """Reads an image of any common kind; of an animation, the first frame.
+
+    Args:
+        path: the file; 16-bit grey is scaled to 8 bits, and transparent pixels are put on white.
+        apply_exif: turn the picture as its EXIF orientation says.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: the file cannot be read as an image; the message names it.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            turned = ImageOps.exif_transpose(image) if apply_exif and image.getexif() else image
+            return np.array(_to_rgb(turned))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error).splitlines()[0]
+        raise ValueError(f"{path}: cannot be read as an image: {reason}") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        values = np.asarray(image, dtype=np.float64)
+        # 16-bit files with 8-bit content or less exist; only then is nothing scaled away.
+        image = Image.fromarray((values / 257 if values.max() > 255 else values).clip(0, 255).round().astype(np.uint8))
+    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def resize_image(image: RGBImage, size: tuple[int, int]) -> RGBImage:
+    """Resizes an (H, W, 3) image to (height, width) bilinearly, as in training and validation."""
+    import cv2
+
+    resized: RGBImage = cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
+    return resized
+
+
+def find_images(sources: Sequence[str]) -> list[Path]:
+    """Expands files, folders (searched through) and glob patterns to image paths, in order, each once.
+
+    Raises:
+        ValueError: a source matches nothing.
+    """
+    found: dict[Path, None] = {}
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            matches = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+        else:
+            matches = [path] if path.is_file() else sorted(Path(p) for p in glob.glob(source, recursive=True) if Path(p).is_file())
+        if not matches:
+            raise ValueError(f"images {source!r} matches no image; accepted: files, folders and patterns such as 'photos/*.jpg'")
+        found |= dict.fromkeys(matches)
+    return list(found)

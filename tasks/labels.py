@@ -1,0 +1,30 @@
+"""Class names, and the one place that says how labels count.
+
+Detection: `num_classes` counts foreground classes, labels are 1..K and 0 is the background (torchvision's convention), so that
+`class_names[label - 1]` names a label. Segmentation: `num_classes` counts all classes, 0 is the background, and
+`class_names[label]` names a label.
+"""
+
+# PASCAL VOC 2007 to 2012, in the devkit's order.
+VOC_CLASSES = (
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
