@@ -1,8 +1,10 @@
 """MobileNetV2 (Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks")."""
 
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from backbones.base import Backbone, Tap, select_taps
 from backbones.layers import Layers, Padding
@@ -103,25 +105,27 @@ class MobileNetV2(Backbone):
         last = list(self.taps)[-1]
         self.features = nn.Sequential(*built[: int(last.removeprefix("layer").removesuffix("_expand"))])
         if last.endswith("_expand"):
-            block = self.features[-1]
+            block = cast(InvertedResidual, self.features[-1])
             block.conv = block.conv[: block.expansion_blocks]
+        initialise(self)
         if weights is not None:
             load_torchvision_weights(self, weights, "mobilenet_v2", strict=strict_weights)
-        else:
-            initialise(self)
         if not 0 <= frozen_layers <= len(self.features):
             raise ValueError(f"frozen_layers {frozen_layers} is not possible; accepted: 0 to {len(self.features)}, the layers built")
-        self._frozen = [
-            *self.features[:frozen_layers],
-            *(m for m in self.modules() if freeze_bn and isinstance(m, nn.BatchNorm2d)),
-        ]
-        for module in self._frozen:
+        self.frozen_layers, self.freeze_bn = frozen_layers, freeze_bn
+        for module in self._frozen():
             module.requires_grad_(False)
+        self.train()  # Lightning does not call it before it trains
+
+    def _frozen(self) -> list[nn.Module]:
+        # Looked up each time: conversion to synchronised batch norm replaces modules.
+        norms = [m for m in self.modules() if isinstance(m, _BatchNorm)] if self.freeze_bn else []
+        return [*self.features[: self.frozen_layers], *norms]
 
     def train(self, mode: bool = True) -> "MobileNetV2":
         """Sets training mode, except for what is frozen."""
         super().train(mode)
-        for module in self._frozen:
+        for module in self._frozen():
             module.eval()
         return self
 
@@ -130,10 +134,11 @@ class MobileNetV2(Backbone):
         features, found = images, {}
         for number, layer in enumerate(self.features, start=1):
             if (name := f"layer{number}_expand") in self.taps:
-                found[name] = expanded = layer.expand(features)
+                block = cast(InvertedResidual, layer)
+                found[name] = expanded = block.expand(features)
                 if len(found) == len(self.taps):
                     break
-                features = layer.reduce(features, expanded)
+                features = block.reduce(features, expanded)
             else:
                 features = layer(features)
             if (name := f"layer{number}") in self.taps:

@@ -3,10 +3,7 @@
 import importlib
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, is_dataclass
-from typing import Any, TypeVar
-
-T = TypeVar("T")
+from typing import Any
 
 
 class Described:
@@ -15,12 +12,14 @@ class Described:
     _init_args: dict[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Described":
+        """Records the arguments before `__init__` gets them."""
         self = super().__new__(cls)
         # Copying and unpickling call __new__ without arguments, hence the partial binding.
         bound = inspect.signature(cls.__init__).bind_partial(self, *args, **kwargs)
         bound.apply_defaults()  # a later change of a default must not change old checkpoints
         # Not self._init_args = ...: nn.Module.__setattr__ needs __init__ to have run.
-        object.__setattr__(self, "_init_args", dict(list(bound.arguments.items())[1:]))
+        recorded = {name: value for name, value in list(bound.arguments.items())[1:] if name not in ("args", "kwargs")}
+        object.__setattr__(self, "_init_args", recorded)
         return self
 
 
@@ -41,7 +40,7 @@ def describe(built: Described, skip: Sequence[str] = ()) -> dict[str, Any]:
     return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": kept}
 
 
-def rebuild(spec: Mapping[str, Any], base: type[T], *args: Any) -> T:
+def rebuild(spec: Mapping[str, Any], base: type, *args: Any) -> Any:
     """Builds what `describe` described.
 
     Args:
@@ -64,12 +63,13 @@ def rebuild(spec: Mapping[str, Any], base: type[T], *args: Any) -> T:
 
 
 def _plain(value: Any, where: str) -> Any:
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
+    if value is None:
+        return None
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)  # numpy's floats and the like are subclasses that a safe checkpoint cannot hold
     if isinstance(value, Described):
         return describe(value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value), where)
     if isinstance(value, Mapping):
         return {str(key): _plain(item, where) for key, item in value.items()}
     if isinstance(value, Sequence):

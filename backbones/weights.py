@@ -31,7 +31,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             return load_file(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each reader raises its own kinds of error, pickle's among them
-        raise ValueError(f"{path}: cannot be read as weights: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{path}: cannot be read as weights: {type(error).__name__} {error}".splitlines()[0]) from error
     found = found.get("state_dict", found) if isinstance(found, dict) else found
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         raise ValueError(f"{path}: holds no dictionary of tensors")
@@ -71,7 +71,7 @@ def _published(architecture: str) -> dict[str, Tensor]:
     weights = torchvision.models.get_model_weights(architecture).DEFAULT
     try:
         tensors: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: a wrong checksum
         raise ValueError(
             f"weights 'imagenet': {weights.url} cannot be downloaded ({error}); give the path of a local file instead"
         ) from error

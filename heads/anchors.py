@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import sqrt
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from backbones.spec import Described
+
 
 @dataclass(frozen=True)
-class AnchorRule:
+class AnchorRule(Described):
     """Says which boxes stand at every cell of every feature map.
 
     A box of scale s and ratio r is s sqrt(r) wide and s / sqrt(r) high, in units of the input's shorter side; boxes are centred
@@ -48,7 +51,7 @@ class AnchorRule:
             raise ValueError(f"{len(self.scales)} anchor scales were given for {count} feature maps; accepted: one scale a map")
         spread = [self.min_scale + (self.max_scale - self.min_scale) * k / max(count - 1, 1) for k in range(count)]
         scales = [*(self.scales or spread), self.last_scale]
-        return [self._level(k, scale, following) for k, (scale, following) in enumerate(zip(scales, scales[1:], strict=False))]
+        return [self._level(k, scale, following) for k, (scale, following) in enumerate(pairwise(scales))]
 
     def _level(self, number: int, scale: float, following: float) -> list[tuple[float, float]]:
         if number == 0 and self.reduce_first:
@@ -63,10 +66,9 @@ PRESETS: dict[str, AnchorRule] = {
     "paper": AnchorRule(),
     # torchvision ssdlite320_mobilenet_v3_large: DefaultBoxGenerator([[2, 3]] * 6, min_ratio=0.2, max_ratio=0.95).
     "torchvision": AnchorRule(interpolated="second", reduce_first=False, clip_sides=True),
-    # mmdetection ssdlite_mobilenetv2: min_sizes 48 100 150 202 253 304 of 320 pixels, ratios as height by width.
+    # mmdetection ssdlite_mobilenetv2: min_sizes 48 100 150 202 253 304 of 320 pixels.
     "mmdet": AnchorRule(
         scales=(48 / 320, 100 / 320, 150 / 320, 202 / 320, 253 / 320, 304 / 320),
-        ratios=(1.0, 1 / 2, 2.0, 1 / 3, 3.0),
         interpolated="second",
         reduce_first=False,
     ),

@@ -6,17 +6,18 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
+from backbones.spec import Described
 from heads.boxes import decode
 
 
 @dataclass(frozen=True)
-class Suppression:
+class Suppression(Described):
     """How raw predictions become detections.
 
     Defaults are TensorFlow's and mmdetection's: IoU .6 and 100 boxes a class and image (ssdlite_mobilenet_v2_coco).
 
     Attributes:
-        score_threshold: least score of a detection.
+        score_threshold: detections score more than this.
         iou_threshold: of two boxes that overlap more, only the better scored is kept.
         max_per_class: most detections of one class in an image.
         max_detections: most detections in an image.
@@ -55,10 +56,12 @@ class Suppression:
             candidates = min(4 * candidates, len(passing))
 
     def _suppress(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
-        # Boxes of different classes are moved apart so that one call serves all classes.
+        # Boxes of different classes are moved apart so that one call serves all classes, in float64 (which Apple's GPUs lack) so that
+        # one huge box does not cost all others their decimals.
+        boxes, scores = (boxes, scores) if boxes.device.type == "mps" else (boxes.double(), scores.double())
         span = boxes.max() - boxes.min() + 1 if len(boxes) else 0
         apart = boxes if self.class_agnostic else boxes + (labels * span)[:, None]
-        kept = nms(apart, scores, self.iou_threshold)
+        kept: Tensor = nms(apart, scores, self.iou_threshold)
         return kept[_rank_in_class(labels[kept]) < self.max_per_class][: self.max_detections]
 
 

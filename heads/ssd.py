@@ -1,7 +1,7 @@
 """SSDLite (MobileNetV2 paper, section 6.2) and SSD (Liu et al. 2016) heads."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +58,7 @@ class SSDLite(DetectionHead):
         super().__init__(taps, num_classes)
         self.class_loss = class_loss or SoftmaxLoss()
         self.iou_threshold, self.box_weight = iou_threshold, box_weight
-        self.suppression = Suppression(**suppression) if isinstance(suppression, dict) else suppression
+        self.suppression = suppression
         self.anchor_rule = _anchor_rule(anchors)
         layers = Layers(padding, bn_eps, bn_momentum)
         channels = [tap.channels for tap in taps.values()]
@@ -138,13 +138,10 @@ class SSDLite(DetectionHead):
                 nn.init.trunc_normal_(layer.weight, std=INIT_STD, a=-2 * INIT_STD, b=2 * INIT_STD)
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
-        for biases in self._class_biases():
-            nn.init.constant_(biases[:, 1:], self.class_loss.foreground_bias)
-
-    @torch.no_grad()
-    def _class_biases(self) -> list[Tensor]:
-        last: Callable[[nn.Module], nn.Conv2d] = lambda layer: [m for m in layer.modules() if isinstance(m, nn.Conv2d)][-1]
-        return [last(layer).bias.view(-1, self.num_classes + 1) for layer in self.class_layers]
+        for layer in self.class_layers:
+            last = [m for m in layer.modules() if isinstance(m, nn.Conv2d)][-1]
+            biases = cast(Tensor, last.bias)  # prediction layers have one
+            biases.data.view(-1, self.num_classes + 1)[:, 1:] = self.class_loss.foreground_bias
 
 
 class SSD(SSDLite):
@@ -163,12 +160,10 @@ class SSD(SSDLite):
         return Conv2d(in_channels, out_channels, 3, bias=True, padding_rule=layers.padding)
 
 
-def _anchor_rule(anchors: str | AnchorRule | dict[str, object]) -> AnchorRule:
-    if isinstance(anchors, str):
-        if anchors not in PRESETS:
-            raise ValueError(f"anchors {anchors!r} is unknown; accepted: {', '.join(PRESETS)}, or an anchor rule")
-        return PRESETS[anchors]
-    return AnchorRule(**anchors) if isinstance(anchors, dict) else anchors
+def _anchor_rule(anchors: str | AnchorRule) -> AnchorRule:
+    if isinstance(anchors, str) and anchors not in PRESETS:
+        raise ValueError(f"anchors {anchors!r} is unknown; accepted: {', '.join(PRESETS)}, or an anchor rule")
+    return PRESETS[anchors] if isinstance(anchors, str) else anchors
 
 
 def _by_anchor(output: Tensor, columns: int) -> Tensor:

@@ -10,9 +10,9 @@ from typing import Any
 import lightning as L
 import torch
 from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from tasks.run_folder import CsvHistory, latest_run_folder, new_run_folder, run_folder_of
 
@@ -76,7 +76,8 @@ class TaskCLI(LightningCLI):
         predict_parser = LightningArgumentParser()
         predict_parser.add_function_arguments(self.predict_function)
         summary = (self.predict_function.__doc__ or "").splitlines()[0]
-        parser._subcommands_action.add_subcommand("predict", predict_parser, help=summary)
+        actions: Any = parser._subcommands_action
+        actions.add_subcommand("predict", predict_parser, help=summary)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
@@ -159,7 +160,7 @@ class TaskCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Evaluates the best checkpoint, which writes the run's results."""
-        if self.trainer.fast_dev_run or not self.trainer.checkpoint_callbacks:
+        if self.trainer.fast_dev_run or not self.trainer.checkpoint_callbacks:  # type: ignore[attr-defined]
             return
         best = self.trainer.checkpoint_callback.best_model_path  # type: ignore[union-attr]
         if best:

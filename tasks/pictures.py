@@ -39,7 +39,7 @@ def draw_boxes(image: Tensor, boxes: Tensor, captions: Sequence[str], colours: S
     font = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a box under a pixel is drawn as a point
-        return draw_bounding_boxes(
+        drawn: Tensor = draw_bounding_boxes(
             image.cpu().contiguous(),
             boxes.cpu().round(),
             labels=list(captions),
@@ -48,6 +48,7 @@ def draw_boxes(image: Tensor, boxes: Tensor, captions: Sequence[str], colours: S
             font=str(font),
             font_size=max(9, round(longest / 32)),
         )
+    return drawn
 
 
 def write_png(image: Tensor, path: Path) -> None:
@@ -62,7 +63,8 @@ def grid(images: Sequence[Tensor], columns: int = 4) -> Tensor:
     """Joins (3, H, W) uint8 images of one size to one picture."""
     from torchvision.utils import make_grid
 
-    return make_grid(torch.stack(list(images)), nrow=min(columns, len(images)), padding=4, pad_value=255)
+    joined: Tensor = make_grid(torch.stack(list(images)), nrow=min(columns, len(images)), padding=4, pad_value=255)
+    return joined
 
 
 def draw_curves(history: Path, groups: Mapping[str, Sequence[str]], path: Path) -> None:

@@ -72,7 +72,8 @@ def read_coco(path: str | Path) -> dict[str, Any]:
     for key in ("images", "annotations", "categories"):
         if not isinstance(data, dict) or not isinstance(data.get(key), list):
             raise ValueError(f"{path}: has no list {key!r}; a COCO detection file holds images, annotations and categories")
-    data.setdefault("info", {})
+    found: dict[str, Any] = data
+    found.setdefault("info", {})
     for number, annotation in enumerate(data["annotations"]):
         box = annotation.get("bbox")
         if not isinstance(box, list) or len(box) != 4:
@@ -80,7 +81,7 @@ def read_coco(path: str | Path) -> dict[str, Any]:
         annotation.setdefault("id", number + 1)
         annotation.setdefault("iscrowd", 0)
         annotation.setdefault("area", box[2] * box[3])
-    return data
+    return found
 
 
 def from_coco(path: str | Path, folder: str | Path) -> BoxAnnotations:
@@ -131,7 +132,8 @@ def from_voc(root: str | Path, splits: Sequence[tuple[str, str]]) -> BoxAnnotati
     Raises:
         ValueError: a file is missing or not as VOC writes it, or an object has an unknown class.
     """
-    files, sizes, image_of, boxes, labels, ignored = [], [], [], [], [], []
+    files: list[str] = []
+    sizes, image_of, boxes, labels, ignored = [], [], [], [], []
     for year, split in splits:
         folder = Path(root) / f"VOC{year}"
         list_file = folder / "ImageSets" / "Main" / f"{split}.txt"

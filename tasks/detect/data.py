@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import lightning as L
 import numpy as np
@@ -19,34 +19,44 @@ from tasks.images import RGBImage, read_image
 from tasks.labels import VOC_CLASSES
 from tasks.shapes import SHAPE_CLASSES, default_root, ensure_shapes
 
-COCO_URL = "http://images.cocodataset.org/"
+COCO_URL = "http://images.cocodataset.org"
 COCO_ARCHIVES = (
     Archive(
-        COCO_URL + "annotations/annotations_trainval2017.zip", "f4bbac642086de4f52a3fdda2de5fa2c", "annotations/instances_val2017.json"
+        f"{COCO_URL}/annotations/annotations_trainval2017.zip",
+        "f4bbac642086de4f52a3fdda2de5fa2c",
+        "annotations/instances_val2017.json",
     ),
-    Archive(COCO_URL + "zips/val2017.zip", "442b8da7639aecaf257c1dceb8ba8c80", "val2017"),
-    Archive(COCO_URL + "zips/train2017.zip", "cced6f7f71b7629ddf16f17bbcfab6b2", "train2017"),
+    Archive(f"{COCO_URL}/zips/val2017.zip", "442b8da7639aecaf257c1dceb8ba8c80", "val2017"),
+    Archive(f"{COCO_URL}/zips/train2017.zip", "cced6f7f71b7629ddf16f17bbcfab6b2", "train2017"),
 )
-VOC_URL = "http://host.robots.ox.ac.uk/pascal/VOC/"
+VOC_URL = "http://host.robots.ox.ac.uk/pascal/VOC"
 VOC_ARCHIVES = (
     Archive(
-        VOC_URL + "voc2007/VOCtrainval_06-Nov-2007.tar", "c52e279531787c972589f7e41ab4ae64", "VOCdevkit/VOC2007/ImageSets/Main/trainval.txt"
+        f"{VOC_URL}/voc2007/VOCtrainval_06-Nov-2007.tar",
+        "c52e279531787c972589f7e41ab4ae64",
+        "VOCdevkit/VOC2007/ImageSets/Main/trainval.txt",
     ),
-    Archive(VOC_URL + "voc2007/VOCtest_06-Nov-2007.tar", "b6e924de25625d8de591ea690078ad9f", "VOCdevkit/VOC2007/ImageSets/Main/test.txt"),
     Archive(
-        VOC_URL + "voc2012/VOCtrainval_11-May-2012.tar", "6cd6e144f989b92b3379bac3b3de84fd", "VOCdevkit/VOC2012/ImageSets/Main/trainval.txt"
+        f"{VOC_URL}/voc2007/VOCtest_06-Nov-2007.tar",
+        "b6e924de25625d8de591ea690078ad9f",
+        "VOCdevkit/VOC2007/ImageSets/Main/test.txt",
+    ),
+    Archive(
+        f"{VOC_URL}/voc2012/VOCtrainval_11-May-2012.tar",
+        "6cd6e144f989b92b3379bac3b3de84fd",
+        "VOCdevkit/VOC2012/ImageSets/Main/trainval.txt",
     ),
 )
 
 
 class Sample(NamedTuple):
-    """One image of a data set: (3, H, W) uint8, (N, 4) boxes, (N,) labels, original (height, width), and its index."""
+    """One image of a data set: (3, H, W) uint8, (N, 4) boxes, (N,) labels, original (height, width), and its position."""
 
     image: Tensor
     boxes: Tensor
     labels: Tensor
     size: tuple[int, int]
-    index: int
+    position: int
 
 
 class Batch(NamedTuple):
@@ -91,9 +101,8 @@ class BoxDataset(Dataset[Sample]):
         if 0 not in size and image.shape[:2] != size:
             image = read_image(path)
             if image.shape[:2] != size:
-                raise ValueError(
-                    f"{path}: is {image.shape[0]} x {image.shape[1]} pixels high and wide, its annotations say {size[0]} x {size[1]}"
-                )
+                found = f"{image.shape[0]} x {image.shape[1]}"
+                raise ValueError(f"{path}: is {found} pixels high and wide, its annotations say {size[0]} x {size[1]}")
         return image
 
 
@@ -104,7 +113,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         images,
         Targets.collate([sample.boxes for sample in samples], [sample.labels for sample in samples]),
         torch.tensor([sample.size for sample in samples]),
-        torch.tensor([sample.index for sample in samples]),
+        torch.tensor([sample.position for sample in samples]),
     )
 
 
@@ -190,7 +199,8 @@ def _start_worker(number: int) -> None:
     cv2.setNumThreads(0)  # else every worker starts as many threads as there are cores
     info = torch.utils.data.get_worker_info()
     assert info is not None  # only called in workers
-    info.dataset.pipeline.set_random_seed(info.seed % 2**32)  # else all workers draw the same augmentations
+    dataset: Any = info.dataset
+    dataset.pipeline.set_random_seed(info.seed % 2**32)  # else all workers draw the same augmentations
 
 
 def check_same_classes(train: BoxAnnotations, val: BoxAnnotations) -> None:

@@ -81,7 +81,7 @@ class CollectedDetections(Metric):
         first = visits.new_full((int(seen[:, 0].max()) + 1,), torch.iinfo(torch.int64).max)
         first.scatter_reduce_(0, seen[:, 0].long(), visits, "amin")
         kept = rows[rows[:, 1].long() == first[rows[:, 0].long()]]
-        return kept[:, [0, 2, 3, 4, 5, 6, 7]], seen[:, 0].long().unique()
+        return kept[:, [0, 2, 3, 4, 5, 6, 7]], torch.unique(seen[:, 0].long())  # type: ignore[no-untyped-call]
 
 
 def evaluate(annotations: BoxAnnotations, rows: Array, seen: NDArray[np.int64]) -> Evaluation:
@@ -101,7 +101,7 @@ def evaluate(annotations: BoxAnnotations, rows: Array, seen: NDArray[np.int64]) 
     per_class = {
         name: {"AP": _mean(precision[:, :, k]), "AP50": _mean(precision[IOU_50, :, k])} for k, name in enumerate(annotations.class_names)
     }
-    names = {category: name for category, name in zip(annotations.category_ids, annotations.class_names, strict=True)}
+    names = dict(zip(annotations.category_ids, annotations.class_names, strict=True))
     detections = [
         {
             "image_id": int(image),

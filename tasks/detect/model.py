@@ -58,7 +58,8 @@ class Detector(nn.Module):
         """
         pixels = images.float() / 255 if images.dtype == torch.uint8 else images
         features = self.backbone((pixels - self.mean) / self.std)
-        return self.head(features, (images.shape[-2], images.shape[-1]))
+        predictions: BoxPredictions = self.head(features, (images.shape[-2], images.shape[-1]))
+        return predictions
 
     @torch.no_grad()
     def detect(self, images: Tensor, image_sizes: Tensor) -> list[Detections]:

@@ -16,7 +16,7 @@ FILL = (124, 116, 104)
 Window = tuple[float, float, float, float]
 
 
-class WindowResize(A.DualTransform):
+class WindowResize(A.DualTransform):  # type: ignore[misc]  # albumentations has no types
     """Resizes a random window of the image, which may reach beyond it, to a fixed size.
 
     Args:
@@ -88,7 +88,7 @@ class WindowResize(A.DualTransform):
         target = tuple(np.maximum(seen[1] - seen[0], 1).tolist())
         # Bilinear as in evaluation, unless it would skip pixels.
         interpolation = cv2.INTER_AREA if ratio.max() > 2 else cv2.INTER_LINEAR
-        resized = cv2.resize(part, target, interpolation=interpolation)
+        resized: NDArray[np.uint8] = cv2.resize(part, target, interpolation=interpolation)  # type: ignore[assignment]
         if resized.shape[:2] == (height, width):
             return resized
         canvas = np.empty((height, width, 3), dtype=np.uint8)

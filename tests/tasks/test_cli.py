@@ -1,0 +1,137 @@
+"""The command line: run folders, resuming, errors, predict."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from tasks.detect.__main__ import main
+
+
+@pytest.fixture
+def quick(shapes_root: Path, tmp_path: Path) -> list[str]:
+    """Flags for a run of seconds on few shapes."""
+    return [
+        *(f"--data.root={shapes_root}", "--data.train_images=8", "--data.val_images=4", "--data.size=[96,96]"),
+        *("--data.batch_size=4", "--data.num_workers=0", f"--runs={tmp_path}", "--trainer.log_every_n_steps=1"),
+        *("--trainer.check_val_every_n_epoch=1", "--trainer.enable_progress_bar=false", "--trainer.precision=32-true"),
+    ]
+
+
+def states(checkpoint: Path) -> dict[str, torch.Tensor]:
+    loaded = torch.load(checkpoint, weights_only=True)
+    return loaded["state_dict"] | {f"current {k}": v for k, v in loaded["current_model_state"].items()}
+
+
+def test_default_config_runs_and_resumes(quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "detect" / "ssdlite_mobilenet_v2_shapes"
+    main(["fit", *quick, "--trainer.max_epochs=1"])
+    assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
+    main(["fit", *quick, "--trainer.max_epochs=2", "--ckpt_path=last"])
+    resumed = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    assert resumed["global_step"] == 4
+    assert resumed["epoch"] == 1
+    assert not (tmp_path / "detect" / "ssdlite_mobilenet_v2_shapes-2").exists()
+    steps = [line.split(",")[0] for line in (run / "metrics.csv").read_text().splitlines()[1:]]
+    assert steps == sorted(set(steps), key=int)
+    assert {"0", "1", "2", "3"} <= set(steps)
+    main(["fit", *quick, "--trainer.max_epochs=1"])
+    assert (tmp_path / "detect" / "ssdlite_mobilenet_v2_shapes-2" / "metrics.json").is_file()
+
+
+def test_saved_config_repeats_the_run(quick: list[str], tmp_path: Path) -> None:
+    first, second = (tmp_path / "detect" / f"ssdlite_mobilenet_v2_shapes{end}" for end in ("", "-2"))
+    main(["fit", *quick, "--trainer.max_epochs=1"])
+    main(["fit", "--config", str(first / "config.yaml")])
+    assert all(torch.equal(a, b) for a, b in zip(*(states(r / "checkpoints/last.ckpt").values() for r in (first, second)), strict=True))
+    assert json.loads((first / "metrics.json").read_text())["val/AP"] == json.loads((second / "metrics.json").read_text())["val/AP"]
+
+
+def test_validate_uses_the_config_of_the_checkpoints_run(quick: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "detect" / "ssdlite_mobilenet_v2_shapes"
+    main(["fit", *quick, "--trainer.max_epochs=1"])
+    for command in ("validate", "test"):
+        main([command, "--ckpt_path", str(run / "checkpoints/best.ckpt")])
+        again = json.loads((run / command / "metrics.json").read_text())
+        assert again["images"] == 4
+        assert again["val/AP"] == json.loads((run / "metrics.json").read_text())["val/AP"]
+
+
+def test_other_config_gets_nothing_of_the_default_one(quick: list[str], tmp_path: Path) -> None:
+    config = tmp_path / "own.yaml"
+    config.write_text("name: own\ndata: {class_path: tasks.detect.data.Shapes}\nmodel: {backbone: {class_path: backbones.MobileNetV2}}\n")
+    main(["fit", "--config", str(config), *quick, "--trainer.max_epochs=1"])
+    saved = yaml.safe_load((tmp_path / "detect/own/config.yaml").read_text())
+    assert saved["model"]["backbone"]["init_args"]["width_mult"] == 1.0
+    assert saved["trainer"]["callbacks"] is None
+
+
+def test_predict_writes_pictures_and_names_bad_files(quick: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "detect" / "ssdlite_mobilenet_v2_shapes"
+    main(["fit", *quick, "--trainer.max_epochs=1"])
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.new("RGB", (120, 80), "red").save(photos / "good.jpg")
+    (photos / "broken.png").write_bytes(b"not a picture")
+    flags = [f"--ckpt_path={run / 'checkpoints/best.ckpt'}", f"--images=['{photos}']", "--score_threshold=0.0001"]
+    with pytest.raises(SystemExit) as stopped:
+        main(["predict", *flags])
+    assert "broken.png" in str(stopped.value)
+    (found,) = json.loads((run / "predict" / "detections.json").read_text())
+    assert (found["width"], found["height"]) == (120, 80)
+    assert Image.open(run / "predict" / found["picture"]).size == (120, 80)
+    for detection in found["detections"]:
+        x1, y1, x2, y2 = detection["box"]
+        assert 0 <= x1 <= x2 <= 120
+        assert 0 <= y1 <= y2 <= 80
+        assert detection["class_name"] in ("circle", "square", "triangle", "star", "cross")
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["fit", "--ckpt_path=nowhere.ckpt"], "nowhere.ckpt: no such checkpoint"),
+        (["fit", "--ckpt_path=last", "--name=never_run"], "last.ckpt: no such checkpoint"),
+        (["predict", "--ckpt_path=nowhere.ckpt", "--images=['.']"], "matches no image"),
+        (["fit", "--data=tasks.detect.data.Coco", "--data.root=nowhere"], "instances_val2017.json: no such annotation file"),
+        (["fit", "--data.batch_size=0"], "batch_size 0"),
+        (["fit", "--model.backbone.taps=[layer99]"], "layer99"),
+        (["fit", "--model.head.anchors.min_scale=high"], "min_scale"),
+        (["fit", "--model.backbone=backbones.Nothing"], "Nothing"),
+    ],
+)
+def test_user_errors_are_one_sentence(
+    args: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main([args[0], *args[1:]])
+    assert stopped.value.code not in (0, None)
+    assert said in f"{stopped.value}{capsys.readouterr().err}"
+
+
+def test_help_comes_without_the_heavy_imports() -> None:
+    code = (
+        "import sys\nfrom tasks.detect.__main__ import main\n"
+        "try: main(['fit', '--help'])\nexcept SystemExit: pass\n"
+        "print('heavy:', {'albumentations', 'matplotlib', 'pycocotools', 'timm', 'cv2'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "heavy: set()" in done.stdout
+    assert "SSDLite" in done.stdout
+    assert "MobileNetV2" in done.stdout
+
+
+def test_not_finite_loss_stops_before_the_step_and_names_the_images(
+    quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from heads import SSDLite
+
+    monkeypatch.setattr(SSDLite, "loss", lambda *args: {"classification": torch.tensor(float("nan"), requires_grad=True)})
+    with pytest.raises(SystemExit, match=r"the loss became nan at step 0; the images were .*\.jpg"):
+        main(["fit", *quick, "--trainer.max_epochs=1"])

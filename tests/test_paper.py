@@ -1,0 +1,131 @@
+"""Numbers of the MobileNetV2 paper and of the networks that it was published with."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from backbones import MobileNetV2, Tap
+from backbones.layers import Conv2d, Layers
+from heads import SSD, SSDLite
+
+# Channels and stride of the output of every layer, by the paper's table 2.
+CHANNELS = [32, 16, 24, 24, 32, 32, 32, 64, 64, 64, 64, 96, 96, 96, 160, 160, 160, 320, 1280]
+STRIDES = [2, 2, 4, 4, 8, 8, 8, 16, 16, 16, 16, 16, 16, 16, 32, 32, 32, 32, 32]
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@torch.no_grad()
+def multiply_adds(module: Callable[..., Any], *args: Any) -> float:
+    counter = FlopCounterMode(display=False)
+    with counter:
+        module(*args)
+    return counter.get_total_flops() / 2
+
+
+def images(size: int) -> Tensor:
+    return torch.empty(1, 3, size, size, device="meta")
+
+
+@pytest.fixture(scope="module")
+def backbone() -> MobileNetV2:
+    return MobileNetV2().to("meta").eval()
+
+
+@pytest.fixture(scope="module")
+def ssdlite(backbone: MobileNetV2) -> SSDLite:
+    return SSDLite(backbone.taps, 80).to("meta").eval()
+
+
+@pytest.fixture(scope="module")
+def ssd(backbone: MobileNetV2) -> SSD:
+    return SSD(backbone.taps, 80).to("meta").eval()
+
+
+def test_table_2_layers() -> None:
+    taps = MobileNetV2([f"layer{number}" for number in range(1, 20)]).taps
+    expected = {f"layer{k}": Tap(c, s) for k, (c, s) in enumerate(zip(CHANNELS, STRIDES, strict=True), start=1)}
+    assert taps == expected
+
+
+def test_feature_parameters(backbone: MobileNetV2) -> None:
+    assert parameters(backbone) == 2_223_872
+    assert parameters(backbone) + 1280 * 1000 + 1000 == 3_504_872
+
+
+def test_feature_multiply_adds(backbone: MobileNetV2) -> None:
+    assert multiply_adds(backbone, images(224)) == pytest.approx(299.5e6, rel=1e-3)
+
+
+# The paper's text rounds 3.50 down to 3.4 and prints 6.9 for width 1.4, where TensorFlow's own table has 6.06 and timm 6.11.
+@pytest.mark.parametrize(("width", "millions"), [(0.35, 1.7), (1.0, 3.5), (1.4, 6.1)])
+def test_width_multiplier_parameters(width: float, millions: float) -> None:
+    backbone = MobileNetV2(width_mult=width)
+    with_classifier = parameters(backbone) + (backbone.taps["layer19"].channels + 1) * 1000
+    assert round(with_classifier / 1e6, 1) == millions
+
+
+def test_wide_network_multiply_adds() -> None:
+    backbone = MobileNetV2(width_mult=1.4).to("meta")
+    with_classifier = multiply_adds(backbone, images(224)) + backbone.taps["layer19"].channels * 1000
+    assert with_classifier == pytest.approx(585e6, rel=5e-3)
+
+
+def test_keras_layer_literals(backbone: MobileNetV2) -> None:
+    names = ("features.0.0", "features.1.conv.0.0", "features.1.conv.1", "features.18.0")
+    assert [parameters(backbone.get_submodule(name)) for name in names] == [864, 288, 512, 409_600]
+
+
+def test_keras_batch_norm_of_160_channels(backbone: MobileNetV2) -> None:
+    norm = backbone.get_submodule("features.14.conv.3")
+    assert parameters(norm) + sum(buffer.numel() for buffer in norm.buffers() if buffer.dim()) == 640
+
+
+def test_running_statistics(backbone: MobileNetV2) -> None:
+    assert sum(buffer.numel() for name, buffer in backbone.named_buffers() if "running" in name) == 34_112
+
+
+def test_ssdlite_parameters(backbone: MobileNetV2, ssdlite: SSDLite) -> None:
+    assert parameters(ssdlite) == 2_113_141
+    assert parameters(backbone) + parameters(ssdlite) == 4_337_013
+
+
+@pytest.mark.parametrize(("size", "billions"), [(320, 0.789), (300, 0.735)])
+def test_ssdlite_multiply_adds(backbone: MobileNetV2, ssdlite: SSDLite, size: int, billions: float) -> None:
+    counted = multiply_adds(lambda x: ssdlite(backbone(x), (size, size)), images(size))
+    assert counted / 1e9 == pytest.approx(billions, rel=1e-3)
+
+
+@pytest.mark.parametrize(("size", "count"), [(320, 2034), (300, 1917)])
+def test_ssdlite_anchors(backbone: MobileNetV2, ssdlite: SSDLite, size: int, count: int) -> None:
+    predictions = ssdlite(backbone(images(size)), (size, size))
+    assert predictions.anchors.shape == (count, 4)
+    assert predictions.class_logits.shape == (1, count, 81)
+    assert predictions.box_deltas.shape == (1, count, 4)
+
+
+def test_six_boxes_on_every_level(backbone: MobileNetV2) -> None:
+    head = SSDLite(backbone.taps, 80, anchors="torchvision").to("meta").eval()
+    assert round((parameters(backbone) + parameters(head)) / 1e3) == 4484
+    assert head(backbone(images(320)), (320, 320)).anchors.shape == (3234, 4)
+    counted = multiply_adds(lambda x: head(backbone(x), (320, 320)), images(320))
+    assert counted / 1e9 == pytest.approx(0.848, rel=1e-3)
+
+
+def test_ssd_of_table_5(backbone: MobileNetV2, ssd: SSD) -> None:
+    assert parameters(ssd) == 14_776_629
+    assert multiply_adds(ssd, backbone(images(320)), (320, 320)) / 1e9 == pytest.approx(1.259, rel=1e-3)
+
+
+def test_worked_example_of_separable_convolution() -> None:
+    features = torch.empty(1, 3, 6, 6)
+    separable = nn.Sequential(Layers().depthwise(3), Conv2d(3, 3, 1))
+    full, cheap = multiply_adds(Conv2d(3, 3, 3), features), multiply_adds(separable, features)
+    assert (full, cheap) == (2916, 1296)
+    assert cheap / full == pytest.approx(1 / 3 + 1 / 3**2)
