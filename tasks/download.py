@@ -1,6 +1,7 @@
 """Downloads with progress, checksum and resume, and unpacking that stays in its folder."""
 
 import hashlib
+import http.client
 import logging
 import tarfile
 import urllib.error
@@ -41,15 +42,18 @@ def fetch(archives: Iterable[Archive], root: str | Path) -> None:
     """
     root = Path(root)
     for archive in archives:
-        if (root / archive.unpacks).exists():
+        path = root / archive.url.rsplit("/", 1)[-1]
+        unfinished = path.with_name(path.name + ".unpacking")
+        if (root / archive.unpacks).exists() and not unfinished.exists():
             continue
         root.mkdir(parents=True, exist_ok=True)
-        path = root / archive.url.rsplit("/", 1)[-1]
         if not path.exists():
             _download(archive.url, path)
         _verify(path, archive)
         log.info("unpacking %s", path)
+        unfinished.touch()
         _unpack(path, root)
+        unfinished.unlink()
         path.unlink()
 
 
@@ -69,10 +73,12 @@ def _download(url: str, path: Path) -> None:
                 while chunk := reply.read(CHUNK):
                     file.write(chunk)
                     progress.advance(bar, len(chunk))
+            if part.stat().st_size < total:  # read() does not tell a closed connection from the end
+                raise OSError("the connection was closed early")
     except urllib.error.HTTPError as error:
         if error.code != 416:  # 416: the part already holds the whole file
             raise ValueError(f"{url} cannot be downloaded: {error}") from error
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         raise ValueError(f"{url} cannot be downloaded: {error}; the same command goes on from {part}") from error
     part.rename(path)
 

@@ -1,6 +1,7 @@
 """Finding and reading image files."""
 
 import glob
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,20 +28,26 @@ def read_image(path: str | Path, apply_exif: bool = True) -> RGBImage:
         ValueError: the file cannot be read as an image; the message names it.
     """
     try:
-        with Image.open(path) as image:
-            image.load()
-            turned = ImageOps.exif_transpose(image) if apply_exif and image.getexif() else image
-            return np.array(_to_rgb(turned))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error).splitlines()[0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of corrupt EXIF data and the like, beside which the picture is whole
+            with Image.open(path) as image:
+                image.load()
+                turned = ImageOps.exif_transpose(image) if apply_exif and image.getexif() else image
+                return np.array(_to_rgb(turned))
+    except Exception as error:  # Pillow's readers raise TypeError, SyntaxError and others on damaged files
+        reason = "no such file" if isinstance(error, FileNotFoundError) else (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path}: cannot be read as an image: {reason}") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image, dtype=np.float64)
+        transparent = values == image.info.get("transparency", np.nan)
+        if image.mode == "F" and values.max() <= 1:
+            values = values * 255
         # 16-bit files with 8-bit content or less exist; only then is nothing scaled away.
-        image = Image.fromarray((values / 257 if values.max() > 255 else values).clip(0, 255).round().astype(np.uint8))
+        values = np.where(transparent, 255, values / 257 if values.max() > 255 else values)
+        image = Image.fromarray(values.clip(0, 255).round().astype(np.uint8))
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
@@ -61,14 +68,15 @@ def find_images(sources: Sequence[str]) -> list[Path]:
     Raises:
         ValueError: a source matches nothing.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            matches = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            matches = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
         else:
             matches = [path] if path.is_file() else sorted(Path(p) for p in glob.glob(source, recursive=True) if Path(p).is_file())
         if not matches:
             raise ValueError(f"images {source!r} matches no image; accepted: files, folders and patterns such as 'photos/*.jpg'")
-        found |= dict.fromkeys(matches)
-    return list(found)
+        for match in matches:
+            found.setdefault(match.resolve(), match)
+    return list(found.values())

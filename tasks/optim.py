@@ -75,7 +75,7 @@ class Exponential(Schedule):
 
     def decay(self, optimizer: Optimizer, steps: int) -> LRScheduler:
         """Returns the schedule of the `steps` steps after the warm-up."""
-        return ExponentialLR(optimizer, self.end ** (1 / steps))
+        return ExponentialLR(optimizer, self.end ** (1 / max(steps - 1, 1)))
 
 
 class Poly(Schedule):

@@ -1,6 +1,7 @@
 """The folder of a run, and its metrics.csv."""
 
 import csv
+import glob
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,21 @@ from lightning.pytorch.utilities import rank_zero_only
 
 
 def new_run_folder(base: Path) -> Path:
-    """Returns `base`, or the first of `base-2`, `base-3`, ... that does not exist, so that no run overwrites another."""
-    candidate, number = base, 1
-    while candidate.exists():
-        number += 1
-        candidate = base.with_name(f"{base.name}-{number}")
-    return candidate
+    """Returns `base`, or `base-2`, `base-3`, ... after the latest run of that name, so that no run overwrites another."""
+    latest = _latest_number(base)
+    return base.with_name(f"{base.name}-{latest + 1}") if latest else base
 
 
 def latest_run_folder(base: Path) -> Path:
-    """Returns the newest of `base`, `base-2`, `base-3`, ..."""
-    candidate, number = base, 2
-    while (following := base.with_name(f"{base.name}-{number}")).exists():
-        candidate, number = following, number + 1
-    return candidate
+    """Returns the one of `base`, `base-2`, `base-3`, ... with the highest number, also where earlier ones were deleted."""
+    latest = _latest_number(base)
+    return base.with_name(f"{base.name}-{latest}") if latest > 1 else base
+
+
+def _latest_number(base: Path) -> int:
+    """The highest number of a run of that name, 1 for `base` itself, 0 where there is none."""
+    endings = [path.name.removeprefix(f"{base.name}-") for path in base.parent.glob(f"{glob.escape(base.name)}-*")]
+    return max((int(ending) for ending in endings if ending.isdecimal()), default=int(base.exists()))
 
 
 def run_folder_of(checkpoint: Path) -> Path | None:

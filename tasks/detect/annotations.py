@@ -74,14 +74,24 @@ def read_coco(path: str | Path) -> dict[str, Any]:
             raise ValueError(f"{path}: has no list {key!r}; a COCO detection file holds images, annotations and categories")
     found: dict[str, Any] = data
     found.setdefault("info", {})
-    for number, annotation in enumerate(data["annotations"]):
-        box = annotation.get("bbox")
-        if not isinstance(box, list) or len(box) != 4:
+    _require(path, data)
+    for number, annotation in enumerate(data["annotations"], start=1):
+        box = annotation["bbox"]
+        if not isinstance(box, list) or len(box) != 4 or not all(isinstance(value, (int, float)) for value in box):
             raise ValueError(f"{path}: annotation {annotation.get('id', number)} has bbox {box}; accepted: [x, y, width, height]")
-        annotation.setdefault("id", number + 1)
+        annotation["id"] = number  # pycocotools takes an object of id 0 for none, and objects that share an id for one
         annotation.setdefault("iscrowd", 0)
         annotation.setdefault("area", box[2] * box[3])
     return found
+
+
+def _require(path: Path, data: dict[str, Any]) -> None:
+    needed = {"images": ("id", "file_name"), "annotations": ("image_id", "category_id", "bbox"), "categories": ("id", "name")}
+    for part, keys in needed.items():
+        for number, entry in enumerate(data[part]):
+            missing = [key for key in keys if not isinstance(entry, dict) or key not in entry]
+            if missing:
+                raise ValueError(f"{path}: entry {number} of {part!r} has no {missing[0]!r}")
 
 
 def from_coco(path: str | Path, folder: str | Path) -> BoxAnnotations:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -180,6 +181,8 @@ class BoxData(L.LightningDataModule, ABC):
         return self._loader(self.val_set)
 
     def _loader(self, dataset: BoxDataset, shuffle: bool = False, drop_last: bool = False) -> DataLoader[Sample]:
+        if self.num_workers == 0:
+            dataset.pipeline.set_random_seed(torch.initial_seed() % 2**32)  # else the run's seed does not reach it
         return DataLoader(
             dataset,
             self.batch_size,
@@ -187,20 +190,20 @@ class BoxData(L.LightningDataModule, ABC):
             drop_last=drop_last,
             num_workers=self.num_workers,
             collate_fn=collate,
-            worker_init_fn=_start_worker,
+            worker_init_fn=partial(_start_worker, rank=self.trainer.global_rank if self.trainer else 0),
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
 
 
-def _start_worker(number: int) -> None:
+def _start_worker(number: int, rank: int) -> None:
     import cv2
 
     cv2.setNumThreads(0)  # else every worker starts as many threads as there are cores
     info = torch.utils.data.get_worker_info()
     assert info is not None  # only called in workers
     dataset: Any = info.dataset
-    dataset.pipeline.set_random_seed(info.seed % 2**32)  # else all workers draw the same augmentations
+    dataset.pipeline.set_random_seed((info.seed + rank * 1_000_003) % 2**32)  # else all workers draw the same augmentations
 
 
 def check_same_classes(train: BoxAnnotations, val: BoxAnnotations) -> None:

@@ -67,11 +67,13 @@ class CollectedDetections(Metric):
         """
         rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
         for index, found in zip(indices.tolist(), detections, strict=True):
-            # Numbers a visit uniquely over up to a thousand processes. On the CPU, in float64: exact indices on any device.
+            # Numbers a visit uniquely over up to a thousand processes.
             self.visits += 1
-            visit = torch.tensor([[index, self.visits * 1000 + rank]], dtype=torch.float64)
+            # float64 for exact indices, which Apple's GPUs lack.
+            device = "cpu" if found.boxes.device.type == "mps" else found.boxes.device
+            visit = torch.tensor([[index, self.visits * 1000 + rank]], dtype=torch.float64, device=device)
             columns = torch.cat([found.labels[:, None], found.scores[:, None], found.boxes], dim=1)
-            self.rows.append(torch.cat([visit.expand(len(columns), 2), columns.cpu().double()], dim=1))
+            self.rows.append(torch.cat([visit.expand(len(columns), 2), columns.to(visit)], dim=1))
             self.seen.append(visit)
 
     def compute(self) -> tuple[Tensor, Tensor]:
@@ -92,6 +94,7 @@ def evaluate(annotations: BoxAnnotations, rows: Array, seen: NDArray[np.int64]) 
         rows: (M, 7) image index, label in 1..K, score, x1 y1 x2 y2 in pixels.
         seen: indices of the images that were evaluated.
     """
+    seen = np.atleast_1d(seen)  # torchmetrics returns a tensor of one value without its dimension
     results = _coco_results(annotations, rows)
     stats, precision = _coco_evaluate(annotations, results, annotations.image_ids[seen])
     figures = dict(zip(COCO_FIGURES, stats, strict=True))
@@ -204,6 +207,8 @@ def voc_ap(annotations: BoxAnnotations, rows: Array, seen: NDArray[np.int64], el
 def _matched_objects(annotations: BoxAnnotations, rows: Array, iou_threshold: float) -> NDArray[np.int64]:
     """(M,) for each detection the object it overlaps most in its image and class, -1 where by less than the threshold."""
     objects = np.full(len(rows), -1)
+    if not len(rows):
+        return objects
     order = np.argsort(rows[:, 0], kind="stable")
     images, starts = np.unique(rows[order, 0], return_index=True)
     for image, places in zip(images.astype(int), np.split(order, starts[1:]), strict=True):

@@ -132,7 +132,10 @@ class Detector(nn.Module):
         )
         # A training module holds the detector as its attribute `model`.
         weights = {name.removeprefix("model."): value for name, value in checkpoint["state_dict"].items()}
-        detector.load_state_dict(weights)
+        try:
+            detector.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ValueError(f"{path}: its weights do not fit its own description: {error}") from error
         return detector.eval()
 
 

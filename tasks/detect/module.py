@@ -110,7 +110,7 @@ class DetectionModule(L.LightningModule):
         """Evaluates the whole set and logs `val/AP`, `val/AP50`, ..."""
         rows, seen = self.collected.compute()
         annotations = self.trainer.datamodule.val_set.annotations  # type: ignore[attr-defined]
-        self.evaluation = evaluate(annotations, rows.numpy(), seen.numpy())
+        self.evaluation = evaluate(annotations, rows.cpu().numpy(), seen.cpu().numpy())
         figures = {f"val/{name}": value for name, value in self.evaluation.figures.items()}
         self.log_dict(figures, rank_zero_only=True)
         self.log("AP", self.evaluation.figures["AP"], prog_bar=True, logger=False, rank_zero_only=True)

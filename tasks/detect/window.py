@@ -69,7 +69,7 @@ class WindowResize(A.DualTransform):  # type: ignore[misc]  # albumentations has
         windows = np.concatenate([corner, corner + sides], axis=1) * span + [x, y, x, y]
         seen = _share_inside(boxes, windows).max(axis=1)
         aspect = sides[:, 0] / sides[:, 1]
-        good = (seen >= max(wanted, self.min_visibility)) & (aspect > 0.5) & (aspect < 2)
+        good = (seen > 0) & (seen >= max(wanted, self.min_visibility)) & (aspect > 0.5) & (aspect < 2)
         x1, y1, x2, y2 = windows[good.argmax()] if good.any() else canvas
         return float(x1), float(y1), float(x2), float(y2)
 
@@ -82,8 +82,11 @@ class WindowResize(A.DualTransform):  # type: ignore[misc]  # albumentations has
         start = np.round(-np.array([x1, y1]) * scale).astype(int)
         end = np.maximum(np.round((1 - np.array([x1, y1])) * scale).astype(int), start + 1)
         seen = np.clip([start, end], 0, [width, height])
+        seen[0] = np.minimum(seen[0], [width - 1, height - 1])
         ratio = np.array([img.shape[1], img.shape[0]]) / (end - start)
-        (left, top), (right, bottom) = np.round((seen - start) * ratio).astype(int)
+        corners = np.round((seen - start) * ratio).astype(int)
+        left, top = np.minimum(corners[0], [img.shape[1] - 1, img.shape[0] - 1])
+        right, bottom = corners[1]
         part = img[top : max(bottom, top + 1), left : max(right, left + 1)]
         target = tuple(np.maximum(seen[1] - seen[0], 1).tolist())
         # Bilinear as in evaluation, unless it would skip pixels.
