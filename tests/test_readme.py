@@ -16,12 +16,9 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 
 def commands() -> list[list[str]]:
     """The arguments of every `python -m tasks.detect` in the README and in the configs' headers."""
-    texts = [
-        README,
-        *(re.sub(r"^# {0,11}(Command:)?", "", path.read_text().split("\nname:")[0], flags=re.M) for path in CONFIGS.rglob("*.yaml")),
-    ]
-    joined = "\n".join(texts).replace("\\\n", " ")
-    return [shlex.split(line.split("python -m tasks.detect", 1)[1]) for line in joined.splitlines() if "python -m tasks.detect " in line]
+    headers = [path.read_text().split("\nname:")[0].replace("# Command:", "").replace("\n#", "\n") for path in CONFIGS.rglob("*.yaml")]
+    lines = "\n".join([README, *headers]).replace("\\\n", " ").splitlines()
+    return [shlex.split(line.split("python -m tasks.detect ", 1)[1]) for line in lines if "python -m tasks.detect " in line]
 
 
 @pytest.mark.parametrize("command", commands(), ids=lambda c: " ".join(c)[:70])

@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from tasks.detect import data as data_module
 from tasks.detect.data import COCO_ARCHIVES, VOC_ARCHIVES, Batch, BoxData, Coco, Shapes, Voc
 from tasks.detect.transforms import Augmentation, LightAugmentation, ResizeOnly, SSDAugmentation
 from tasks.labels import VOC_CLASSES
@@ -240,7 +239,7 @@ def test_epochs_draw_different_augmentations(root: Path) -> None:
 @pytest.fixture
 def fetched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Path]]:
     calls: list[tuple[Any, Path]] = []
-    monkeypatch.setattr(data_module, "fetch", lambda archives, root: calls.append((archives, root)))
+    monkeypatch.setattr("tasks.detect.data.sets.fetch", lambda archives, root: calls.append((archives, root)))
     return calls
 
 
