@@ -13,6 +13,7 @@ from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
 
 from tasks.run_folder import CsvHistory, latest_run_folder, new_run_folder, run_folder_of
 
@@ -114,12 +115,18 @@ class TaskCLI(LightningCLI):
             checkpoint = str(latest_run_folder(base) / "checkpoints" / "last.ckpt")
         if checkpoint and not Path(checkpoint).is_file():
             raise ValueError(f"--ckpt_path {checkpoint}: no such checkpoint")
-        config.ckpt_path = checkpoint
+        # Passed to the trainer below: config.yaml must repeat the run, not continue it.
+        self.checkpoint, config.ckpt_path = checkpoint, None
         run = run_folder_of(Path(checkpoint)) if checkpoint else None
-        if self.subcommand == "fit":
-            self.run_folder = run or new_run_folder(base)
-        else:
+        if self.subcommand != "fit":
             self.run_folder = (run or base) / self.subcommand
+            backbone = config.model.backbone.init_args
+            if checkpoint and backbone.get("weights"):
+                backbone.weights = None  # they are in the checkpoint, and their file may be gone
+        elif rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            self.run_folder = run or new_run_folder(base)
+        else:  # the first process has made the folder
+            self.run_folder = run or latest_run_folder(base)
 
     def instantiate_classes(self) -> None:
         """Builds data, model and trainer; `predict` needs none of them."""
@@ -128,12 +135,15 @@ class TaskCLI(LightningCLI):
             super().instantiate_classes()
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> L.Trainer:
+        self.run_folder.mkdir(parents=True, exist_ok=True)
         config["default_root_dir"] = str(self.run_folder)
         own = list(config.get("callbacks") or [])
         if self.subcommand == "fit":
             if config.get("logger") in (None, True):
                 config["logger"] = self._loggers()
-            own += self._fit_callbacks(bool(config.get("logger")))
+            if config.get("enable_checkpointing") is not False:
+                own += self._checkpointing()
+            own += [LearningRateMonitor("step")] if config["logger"] else []
         else:
             config["logger"] = config.get("logger") or False
             own = [callback for callback in own if not isinstance(callback, WeightAveraging)]  # checkpoints hold the average
@@ -145,11 +155,15 @@ class TaskCLI(LightningCLI):
         board = TensorBoardLogger(str(self.run_folder.parent), self.run_folder.name, version="", default_hp_metric=False)
         return [board, CsvHistory(self.run_folder)]
 
-    def _fit_callbacks(self, logs: bool) -> list[Callback]:
+    def _checkpointing(self) -> list[Callback]:
         folder = self.run_folder / "checkpoints"
-        best = ModelCheckpoint(folder, "best", monitor=self.monitor, mode="max", enable_version_counter=False)
+        self.best = ModelCheckpoint(folder, "best", monitor=self.monitor, mode="max", enable_version_counter=False)
         last = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, save_on_exception=True, enable_version_counter=False)
-        return [best, last, *([LearningRateMonitor("step")] if logs else [])]
+        return [self.best, last]
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
+        return kwargs | {"ckpt_path": self.checkpoint}
 
     def _run_subcommand(self, subcommand: str) -> None:
         if subcommand == "predict":
@@ -160,13 +174,11 @@ class TaskCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Evaluates the best checkpoint, which writes the run's results."""
-        if self.trainer.fast_dev_run or not self.trainer.checkpoint_callbacks:  # type: ignore[attr-defined]
-            return
-        best = self.trainer.checkpoint_callback.best_model_path  # type: ignore[union-attr]
-        if best:
+        best = getattr(self, "best", None)
+        if best and best.best_model_path:
             # The averaging callback would put the last average in place of the best one.
             self.trainer.callbacks = [c for c in self.trainer.callbacks if not isinstance(c, WeightAveraging)]  # type: ignore[attr-defined]
-            self.trainer.validate(self.model, self.datamodule, ckpt_path=best, verbose=False)
+            self.trainer.validate(self.model, self.datamodule, ckpt_path=best.best_model_path, verbose=False)
 
 
 def run_command(cli: Callable[[], object]) -> None:
@@ -184,7 +196,7 @@ def run_command(cli: Callable[[], object]) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Lets glibc keep freed tensors instead of giving each back to the system, which costs a third of a CPU training step."""
+    """Lets glibc keep freed tensors instead of giving each back to the system, which costs up to a quarter of a CPU training step."""
     trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
     if sys.platform == "linux" and not torch.cuda.is_available():
         try:
