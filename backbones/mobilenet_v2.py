@@ -63,7 +63,7 @@ class MobileNetV2(Backbone):
 
     Args:
         taps: names of the features to return.
-        width_mult: multiplier of all channels, 0.1 to 1.4 in the paper, any positive number here; the last layer keeps at least 1280.
+        width_mult: multiplier of all channels, 0.35 to 1.4 in the paper, any positive number here; the last layer keeps at least 1280.
         output_stride: 8, 16 or 32; below 32, later strides become dilations.
         padding: `symmetric` as in torchvision and timm, or `same` as in TensorFlow.
         bn_eps: batch-norm epsilon (torchvision 1e-5, TensorFlow 1e-3).

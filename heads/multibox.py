@@ -62,9 +62,12 @@ class SoftmaxLoss(ClassLoss):
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Returns the summed loss, see `ClassLoss`."""
-        loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
+        loss = self._anchor_loss(logits, labels)
         chosen = (labels > 0) | hard_negatives(loss, labels, self.negative_ratio, self.min_negatives)
         return loss[chosen].sum()
+
+    def _anchor_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
 
     def scores(self, logits: Tensor) -> Tensor:
         """Softmax without the background column."""
@@ -77,12 +80,9 @@ class SigmoidLoss(SoftmaxLoss):
     The loss of TensorFlow's ssdlite_mobilenet_v2_coco, except that its hard negatives pass a non-maximum suppression first.
     """
 
-    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Returns the summed loss, see `ClassLoss`."""
+    def _anchor_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         wanted = F.one_hot(labels, logits.shape[-1]).to(logits.dtype)
-        loss = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").sum(dim=-1)
-        chosen = (labels > 0) | hard_negatives(loss, labels, self.negative_ratio, self.min_negatives)
-        return loss[chosen].sum()
+        return F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").sum(dim=-1)
 
     def scores(self, logits: Tensor) -> Tensor:
         """Sigmoid without the background column."""

@@ -14,7 +14,8 @@ from heads.boxes import decode
 class Suppression(Described):
     """How raw predictions become detections.
 
-    Defaults are TensorFlow's and mmdetection's: IoU .6 and 100 boxes a class and image (ssdlite_mobilenet_v2_coco).
+    IoU .6 and 100 boxes a class and image are those of TensorFlow's ssdlite_mobilenet_v2_coco; the score threshold of .01 is
+    SSD's (Liu et al. 2016, section 3).
 
     Attributes:
         score_threshold: detections score more than this.

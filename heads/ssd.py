@@ -16,7 +16,7 @@ from heads.boxes import encode, match
 from heads.multibox import ClassLoss, SoftmaxLoss
 from heads.nms import Suppression
 
-# TensorFlow's ssdlite_mobilenet_v2_coco draws new weights from a normal distribution of this standard deviation.
+# TensorFlow's ssdlite_mobilenet_v2_coco draws new weights from a truncated normal distribution of this standard deviation.
 INIT_STD = 0.03
 
 

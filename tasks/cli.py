@@ -3,6 +3,7 @@
 import ctypes
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import lightning as L
 import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from tasks.checkpoint import load_checkpoint
 from tasks.run_folder import CsvHistory, latest_run_folder, new_run_folder, run_folder_of
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -102,7 +105,11 @@ class TaskCLI(LightningCLI):
         return [args[0], "--config", str(config), *args[1:]]
 
     def _parse_ckpt_path(self) -> None:
-        """Leaves the config alone: a checkpoint's architecture must agree with it, and is checked when loading."""
+        """Leaves the config alone: the module refuses a checkpoint that does not fit it."""
+
+    def _set_seed(self) -> None:
+        if self.subcommand in self.subcommands():
+            super()._set_seed()
 
     def before_instantiate_classes(self) -> None:
         """Finds the run's folder and, for `--ckpt_path last`, its checkpoint."""
@@ -113,11 +120,17 @@ class TaskCLI(LightningCLI):
         checkpoint = config.get("ckpt_path")
         if checkpoint == "last":
             checkpoint = str(latest_run_folder(base) / "checkpoints" / "last.ckpt")
-        if checkpoint and not Path(checkpoint).is_file():
-            raise ValueError(f"--ckpt_path {checkpoint}: no such checkpoint")
+        if checkpoint:
+            load_checkpoint(checkpoint)  # refuses what is missing, damaged or could run code, before anything is built
+        elif self.subcommand != "fit":
+            raise ValueError(f"{self.subcommand} needs --ckpt_path, the checkpoint of a run")
         # Passed to the trainer below: config.yaml must repeat the run, not continue it.
         self.checkpoint, config.ckpt_path = checkpoint, None
         run = run_folder_of(Path(checkpoint)) if checkpoint else None
+        if run and self.subcommand == "fit" and not run.name.startswith(config.name):
+            raise ValueError(
+                f"--ckpt_path belongs to the run {run.name}, not to {config.name}: leave --config and --name out to continue it"
+            )
         if self.subcommand != "fit":
             self.run_folder = (run or base) / self.subcommand
             backbone = config.model.backbone.init_args
@@ -146,7 +159,6 @@ class TaskCLI(LightningCLI):
             own += [LearningRateMonitor("step")] if config["logger"] else []
         else:
             config["logger"] = config.get("logger") or False
-            own = [callback for callback in own if not isinstance(callback, WeightAveraging)]  # checkpoints hold the average
         return super()._instantiate_trainer(config | {"callbacks": own}, callbacks)
 
     def _loggers(self) -> list[Any]:
@@ -158,7 +170,7 @@ class TaskCLI(LightningCLI):
     def _checkpointing(self) -> list[Callback]:
         folder = self.run_folder / "checkpoints"
         self.best = ModelCheckpoint(folder, "best", monitor=self.monitor, mode="max", enable_version_counter=False)
-        last = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, save_on_exception=True, enable_version_counter=False)
+        last = LastCheckpoint(folder, "last", save_on_train_epoch_end=True, save_on_exception=True, enable_version_counter=False)
         return [self.best, last]
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
@@ -167,18 +179,26 @@ class TaskCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         if subcommand == "predict":
-            arguments = self.config["predict"].as_dict()
-            self.predict_function(**{k: v for k, v in arguments.items() if k != "config"})
+            self.predict_function(**self.config["predict"].as_dict())
         else:
             super()._run_subcommand(subcommand)
 
     def after_fit(self) -> None:
-        """Evaluates the best checkpoint, which writes the run's results."""
-        best = getattr(self, "best", None)
-        if best and best.best_model_path:
-            # The averaging callback would put the last average in place of the best one.
-            self.trainer.callbacks = [c for c in self.trainer.callbacks if not isinstance(c, WeightAveraging)]  # type: ignore[attr-defined]
-            self.trainer.validate(self.model, self.datamodule, ckpt_path=best.best_model_path, verbose=False)
+        """Evaluates the best checkpoint, or the last weights where there is none, which writes the run's results."""
+        if self.trainer.fast_dev_run or not self.trainer.limit_val_batches:  # type: ignore[attr-defined]
+            return
+        best = self.best.best_model_path if hasattr(self, "best") else None
+        self.trainer.logger = None  # the history already has these figures, at the step of the best checkpoint
+        self.trainer.validate(self.model, self.datamodule, ckpt_path=best or None, verbose=False)
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Also saves when a person or the system stops the run, but not on errors: what they leave may be of no use."""
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Saves on an interrupt."""
+        if isinstance(exception, (KeyboardInterrupt, SIGTERMException)):
+            super().on_exception(trainer, pl_module, exception)
 
 
 def run_command(cli: Callable[[], object]) -> None:
@@ -186,13 +206,22 @@ def run_command(cli: Callable[[], object]) -> None:
 
     With the environment variable MOBILETAP_DEBUG set, the traceback is shown.
     """
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    for harmless in (
+        ".*LeafSpec.*",  # inside Lightning, with new releases of torch
+        "Checkpoint directory .* exists and is not empty",  # a continued run's own
+        ".*callbacks used to create the checkpoint need to be provided",  # evaluation needs none of them
+        "You're resuming from a checkpoint that ended before the epoch ended",  # an interrupted epoch goes on with other images
+    ):
+        warnings.filterwarnings("ignore", message=harmless)
     try:
         cli()
     except (ValueError, OSError, MisconfigurationException) as error:
         if os.environ.get("MOBILETAP_DEBUG"):
             raise
-        sys.exit(f"error: {error}")
+        text = str(error).strip()
+        if text.startswith("Caught "):  # torch wraps a loader worker's error in its traceback
+            text = text.splitlines()[-1].partition(": ")[2]
+        sys.exit(f"error: {text}")
 
 
 def keep_freed_memory() -> None:

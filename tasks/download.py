@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from filelock import FileLock
+
 log = logging.getLogger("lightning.pytorch")
 
 CHUNK = 1 << 20
@@ -41,12 +43,17 @@ def fetch(archives: Iterable[Archive], root: str | Path) -> None:
         ValueError: an address cannot be reached, or a file's checksum is wrong (the file is then deleted).
     """
     root = Path(root)
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / ".download.lock"):  # the processes of one run may all come here
+        _fetch_missing(archives, root)
+
+
+def _fetch_missing(archives: Iterable[Archive], root: Path) -> None:
     for archive in archives:
         path = root / archive.url.rsplit("/", 1)[-1]
         unfinished = path.with_name(path.name + ".unpacking")
         if (root / archive.unpacks).exists() and not unfinished.exists():
             continue
-        root.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             _download(archive.url, path)
         _verify(path, archive)
@@ -84,19 +91,13 @@ def _download(url: str, path: Path) -> None:
 
 
 def _verify(path: Path, archive: Archive) -> None:
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "md5").hexdigest() if hasattr(hashlib, "file_digest") else _md5(path)
-    if found != archive.md5:
-        path.unlink()
-        raise ValueError(f"{archive.url}: the download has MD5 {found}, not {archive.md5}, and was deleted; try again")
-
-
-def _md5(path: Path) -> str:
     digest = hashlib.md5()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
-    return digest.hexdigest()
+    if digest.hexdigest() != archive.md5:
+        path.unlink()
+        raise ValueError(f"{archive.url}: the download has MD5 {digest.hexdigest()}, not {archive.md5}, and was deleted; try again")
 
 
 def _unpack(path: Path, root: Path) -> None:

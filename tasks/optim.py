@@ -1,17 +1,11 @@
 """Parameter groups and learning-rate schedules."""
 
+import math
 from abc import ABC, abstractmethod
 
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import (
-    CosineAnnealingLR,
-    ExponentialLR,
-    LinearLR,
-    LRScheduler,
-    PolynomialLR,
-    SequentialLR,
-)
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 
 def parameter_groups(module: nn.Module) -> list[dict[str, object]]:
@@ -28,7 +22,8 @@ def parameter_groups(module: nn.Module) -> list[dict[str, object]]:
 class Schedule(ABC):
     """A learning rate over the optimizer steps of a run: linear warm-up, then a decay.
 
-    The learning rate given to the optimizer is the peak; it is not scaled by batch size or number of devices.
+    The learning rate given to the optimizer is the peak; it is not scaled by batch size or number of devices. A run that is continued with
+    more steps follows the longer schedule from where it is.
 
     Args:
         warmup_steps: steps of the warm-up; where it would fill more than half of the run, half of the run.
@@ -39,47 +34,49 @@ class Schedule(ABC):
         self.warmup_steps, self.warmup_start = warmup_steps, warmup_start
 
     @abstractmethod
-    def decay(self, optimizer: Optimizer, steps: int) -> LRScheduler:
-        """Returns the schedule of the `steps` steps after the warm-up."""
+    def share(self, progress: float) -> float:
+        """Returns the learning rate as a share of the peak; `progress` is 0 after the warm-up and 1 at the end of the run."""
 
     def build(self, optimizer: Optimizer, total_steps: int) -> LRScheduler:
-        """Returns the whole schedule for a run of `total_steps` optimizer steps."""
+        """Returns the schedule of a run of `total_steps` optimizer steps."""
         warmup = min(self.warmup_steps, total_steps // 2)
-        after = self.decay(optimizer, max(total_steps - warmup, 1))
-        if warmup == 0:
-            return after
-        rise = LinearLR(optimizer, self.warmup_start, total_iters=warmup)
-        return SequentialLR(optimizer, [rise, after], milestones=[warmup])
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return self.warmup_start + (1 - self.warmup_start) * step / warmup
+            return self.share(min((step - warmup) / max(total_steps - warmup, 1), 1.0))
+
+        return LambdaLR(optimizer, factor)
 
 
 class Cosine(Schedule):
     """Half a cosine from the peak to zero (Loshchilov & Hutter 2017)."""
 
-    def decay(self, optimizer: Optimizer, steps: int) -> LRScheduler:
-        """Returns the schedule of the `steps` steps after the warm-up."""
-        return CosineAnnealingLR(optimizer, steps)
+    def share(self, progress: float) -> float:
+        """(1 + cos(pi progress)) / 2."""
+        return (1 + math.cos(math.pi * progress)) / 2
 
 
 class Exponential(Schedule):
-    """A constant factor a step, such that the last step is at `end` times the peak.
+    """A constant factor a step, such that the run ends at `end` times the peak.
 
     Args:
         warmup_steps: steps of the warm-up.
         warmup_start: learning rate of the first step, as a share of the peak.
-        end: learning rate of the last step, as a share of the peak.
+        end: learning rate at the end, as a share of the peak.
     """
 
     def __init__(self, warmup_steps: int = 0, warmup_start: float = 0.1, end: float = 0.01) -> None:
         super().__init__(warmup_steps, warmup_start)
         self.end = end
 
-    def decay(self, optimizer: Optimizer, steps: int) -> LRScheduler:
-        """Returns the schedule of the `steps` steps after the warm-up."""
-        return ExponentialLR(optimizer, self.end ** (1 / max(steps - 1, 1)))
+    def share(self, progress: float) -> float:
+        """`end` to the power of the progress."""
+        return float(self.end**progress)
 
 
 class Poly(Schedule):
-    """(1 - step / steps) to the power `power`, DeepLab's schedule.
+    """(1 - progress) to the power `power`, DeepLab's schedule.
 
     Args:
         warmup_steps: steps of the warm-up.
@@ -91,6 +88,6 @@ class Poly(Schedule):
         super().__init__(warmup_steps, warmup_start)
         self.power = power
 
-    def decay(self, optimizer: Optimizer, steps: int) -> LRScheduler:
-        """Returns the schedule of the `steps` steps after the warm-up."""
-        return PolynomialLR(optimizer, steps, self.power)
+    def share(self, progress: float) -> float:
+        """(1 - progress) to the power `power`."""
+        return float((1 - progress) ** self.power)

@@ -2,12 +2,16 @@
 
 import csv
 import glob
+import time
 from pathlib import Path
 from typing import Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
+
+# The history is written anew at most this often.
+SAVE_SECONDS = 5.0
 
 
 def new_run_folder(base: Path) -> Path:
@@ -17,7 +21,7 @@ def new_run_folder(base: Path) -> Path:
 
 
 def latest_run_folder(base: Path) -> Path:
-    """Returns the one of `base`, `base-2`, `base-3`, ... with the highest number, also where earlier ones were deleted."""
+    """Returns the one of `base`, `base-2`, `base-3`, ... with the highest number."""
     latest = _latest_number(base)
     return base.with_name(f"{base.name}-{latest}") if latest > 1 else base
 
@@ -47,6 +51,7 @@ class CsvHistory(Logger):
         super().__init__()
         self.file = Path(folder) / "metrics.csv"
         self.rows: list[dict[str, Any]] = []
+        self.saved = 0.0
         self.continues = self.file.is_file()
         if self.continues:
             with self.file.open(newline="") as file:
@@ -85,7 +90,12 @@ class CsvHistory(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Writes the file anew, in one move."""
+        """Writes the file, but not more often than every few seconds: Lightning calls this after each row."""
+        if time.monotonic() - self.saved > SAVE_SECONDS:
+            self._write()
+
+    def _write(self) -> None:
+        self.saved = time.monotonic()
         if self.rows:
             names = sorted({name for row in self.rows for name in row} - {"step", "epoch"})
             self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -99,4 +109,4 @@ class CsvHistory(Logger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Writes the last rows."""
-        self.save()
+        self._write()

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+# Lightning still calls what jsonargparse 5 will drop, hence jsonargparse<5.
+os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 
 import pytest
 import torch

@@ -80,8 +80,8 @@ def read_coco(path: str | Path) -> dict[str, Any]:
         if not isinstance(box, list) or len(box) != 4 or not all(isinstance(value, (int, float)) for value in box):
             raise ValueError(f"{path}: annotation {annotation.get('id', number)} has bbox {box}; accepted: [x, y, width, height]")
         annotation["id"] = number  # pycocotools takes an object of id 0 for none, and objects that share an id for one
-        annotation.setdefault("iscrowd", 0)
-        annotation.setdefault("area", box[2] * box[3])
+        annotation["iscrowd"] = annotation.get("iscrowd") or 0
+        annotation["area"] = box[2] * box[3] if annotation.get("area") is None else annotation["area"]
     return found
 
 
@@ -92,6 +92,9 @@ def _require(path: Path, data: dict[str, Any]) -> None:
             missing = [key for key in keys if not isinstance(entry, dict) or key not in entry]
             if missing:
                 raise ValueError(f"{path}: entry {number} of {part!r} has no {missing[0]!r}")
+            wrong = [key for key in keys if key.endswith("id") and not isinstance(entry[key], int)]
+            if wrong:
+                raise ValueError(f"{path}: entry {number} of {part!r} has {wrong[0]} {entry[wrong[0]]!r}; accepted: whole numbers")
 
 
 def from_coco(path: str | Path, folder: str | Path) -> BoxAnnotations:
@@ -119,7 +122,7 @@ def from_coco(path: str | Path, folder: str | Path) -> BoxAnnotations:
     return _pack(
         files=[str(folder / image["file_name"]) for image in images],
         image_ids=image_ids,
-        sizes=np.array([(i.get("height", 0), i.get("width", 0)) for i in images], dtype=np.int64).reshape(-1, 2),
+        sizes=np.array([(i.get("height") or 0, i.get("width") or 0) for i in images], dtype=np.int64).reshape(-1, 2),
         image_of=image_of,
         boxes=corners,
         labels=label_of + 1,

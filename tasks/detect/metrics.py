@@ -4,6 +4,8 @@ import contextlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -131,7 +133,7 @@ def _coco_evaluate(annotations: BoxAnnotations, results: Array, image_ids: NDArr
 
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
-        truth.dataset = read_coco(annotations.source) if annotations.source else to_coco(annotations)
+        truth.dataset = _official(annotations.source) if annotations.source else to_coco(annotations)
         truth.createIndex()
         found = truth.loadRes(results) if len(results) else _no_results(truth)
         judge = COCOeval(truth, found, "bbox")
@@ -140,6 +142,11 @@ def _coco_evaluate(annotations: BoxAnnotations, results: Array, image_ids: NDArr
         judge.accumulate()
         judge.summarize()
     return [float(value) for value in judge.stats], judge.eval["precision"][..., ALL_AREAS, MAX_DETECTIONS]
+
+
+@lru_cache(maxsize=1)  # the file is large, and the same at every validation
+def _official(path: Path) -> dict[str, Any]:
+    return read_coco(path)
 
 
 def _no_results(truth: Any) -> Any:

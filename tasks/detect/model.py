@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from backbones import Backbone, Tap
 from backbones.spec import describe, rebuild
 from heads import BoxPredictions, DetectionHead, Detections
+from tasks.checkpoint import load_checkpoint
 from tasks.images import RGBImage, read_image, resize_image
 
 # Mean and standard deviation of ImageNet's RGB in 0..1, as torchvision's weights expect.
@@ -137,20 +138,3 @@ class Detector(nn.Module):
         except RuntimeError as error:
             raise ValueError(f"{path}: its weights do not fit its own description: {error}") from error
         return detector.eval()
-
-
-def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Loads a checkpoint of tensors and plain values.
-
-    Raises:
-        ValueError: the file does not exist, is damaged, or holds anything else.
-    """
-    if not Path(path).is_file():
-        raise ValueError(f"{path}: no such checkpoint")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # zip, pickle and torch each raise their own
-        raise ValueError(f"{path}: cannot be read as a checkpoint of tensors and plain values; is it damaged?") from error
-    if not isinstance(checkpoint, dict):
-        raise ValueError(f"{path}: holds a {type(checkpoint).__name__}, not a checkpoint")
-    return checkpoint

@@ -1,7 +1,6 @@
 """Training and evaluation of a detector with Lightning."""
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,7 @@ class DetectionModule(L.LightningModule):
         size: tuple[int, int] = (320, 320),
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
-        optimizer: Callable[[Iterable[Any]], Optimizer] = partial(SGD, lr=0.02, momentum=0.9, weight_decay=4e-5),
+        optimizer: Callable[[Iterable[Any]], Optimizer] = lambda params: SGD(params, lr=0.02, momentum=0.9, weight_decay=4e-5),
         schedule: Schedule = Cosine(warmup_steps=500),
         channels_last: bool = True,
     ) -> None:
@@ -61,10 +60,12 @@ class DetectionModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """Builds the optimizer over two parameter groups and its schedule."""
         optimizer = self.optimizer(parameter_groups(self.model))
-        steps = int(self.trainer.estimated_stepping_batches)
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise ValueError("the schedule needs the length of the run; set trainer.max_epochs or trainer.max_steps")
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.schedule.build(optimizer, steps), "interval": "step"},
+            "lr_scheduler": {"scheduler": self.schedule.build(optimizer, int(steps)), "interval": "step"},
         }
 
     def _losses(self, batch: Batch, stage: str) -> Tensor:
@@ -79,7 +80,7 @@ class DetectionModule(L.LightningModule):
         """Returns the loss of a batch.
 
         Raises:
-            ValueError: the loss is not finite; the message names the images, and the weights are left as they were.
+            ValueError: the loss is not finite; the message names the images, and no optimizer step is taken.
         """
         loss = self._losses(batch, "train")
         if not loss.isfinite():
@@ -122,6 +123,28 @@ class DetectionModule(L.LightningModule):
     test_step = validation_step
     on_test_epoch_end = on_validation_epoch_end
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses a checkpoint of another detector.
+
+        Raises:
+            ValueError: the checkpoint holds no detector, or one with other classes, preprocessing or shapes.
+        """
+        stored, own = checkpoint.get("detector"), self.model.describe()
+        if stored is None:
+            raise ValueError("the checkpoint holds no detector of tasks.detect")
+        for key, what in (("class_names", "classes"), ("mean", "mean"), ("std", "std")):
+            if stored[key] != own[key]:
+                raise ValueError(f"the checkpoint's {what} are {stored[key]}, those of this run are {own[key]}")
+        shapes = {name: value.shape for name, value in self.state_dict().items()}
+        wrong = [name for name in shapes | checkpoint["state_dict"] if _shape(checkpoint, name) != shapes.get(name)]
+        if wrong:
+            raise ValueError(f"the checkpoint is of another architecture: {len(wrong)} tensors do not fit, the first is {wrong[0]}")
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what rebuilds the detector without any other argument."""
         checkpoint["detector"] = self.model.describe()
+
+
+def _shape(checkpoint: dict[str, Any], name: str) -> torch.Size | None:
+    tensor = checkpoint["state_dict"].get(name)
+    return None if tensor is None else tensor.shape

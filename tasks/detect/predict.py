@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from tasks.run_folder import run_folder_of
 
 def predict(
     ckpt_path: str,
-    images: list[str],
+    images: list[str] | str,
     output: str | None = None,
     score_threshold: float = 0.3,
     device: str = "auto",
@@ -33,17 +34,22 @@ def predict(
     from tasks.detect.model import Detector
     from tasks.images import find_images
 
-    files = find_images(images)
+    files = find_images([images] if isinstance(images, str) else images)
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    detector = Detector.from_checkpoint(ckpt_path).to(where)
+    detector = Detector.from_checkpoint(ckpt_path)
+    try:
+        detector.to(where)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
     run = run_folder_of(Path(ckpt_path))
     folder = Path(output) if output else (run / "predict" if run else Path("predictions"))
     folder.mkdir(parents=True, exist_ok=True)
     results: list[dict[str, Any]] = []
     unreadable: list[str] = []
+    twins = Counter(file.stem for file in files)  # of different folders or endings
     for number, file in enumerate(track(files, description="predict")):
         try:
-            picture = folder / _picture_name(file, files, number)
+            picture = folder / (f"{file.stem}.png" if twins[file.stem] == 1 else f"{file.stem}_{number:04d}.png")
             results.append({"file": str(file), "picture": picture.name} | _predict_one(detector, file, picture, score_threshold))
         except ValueError as error:
             unreadable.append(str(error))
@@ -70,9 +76,3 @@ def _predict_one(detector: Any, file: Path, picture: Path, threshold: float) -> 
         if score >= threshold
     ]
     return {"width": pixels.shape[1], "height": pixels.shape[0], "detections": objects}
-
-
-def _picture_name(file: Path, files: list[Path], number: int) -> str:
-    """The file's name as PNG; numbered where two files of different folders or endings share it."""
-    twins = sum(other.stem == file.stem for other in files)
-    return f"{file.stem}.png" if twins == 1 else f"{file.stem}_{number:04d}.png"

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from heads import Detections
@@ -45,14 +46,12 @@ def write_report(folder: Path, evaluation: Evaluation, shown: Sequence[Shown], f
 
 def _compare(shown: Shown, names: Sequence[str]) -> Tensor:
     """The ground truth on the left and the detections on the right."""
-    from torch import cat
-
     image, found, boxes, labels = shown
     real = labels > 0
     truth = draw_boxes(
         image, boxes[real], [names[label - 1] for label in labels[real].tolist()], [colour_of(n) for n in labels[real].tolist()]
     )
-    return cat([truth, draw_detections(image, found, names, SHOWN_SCORE)], dim=2)
+    return torch.cat([truth, draw_detections(image, found, names, SHOWN_SCORE)], dim=2)
 
 
 def draw_detections(image: Tensor, found: Detections, names: Sequence[str], threshold: float) -> Tensor:

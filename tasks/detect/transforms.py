@@ -67,7 +67,7 @@ class LightAugmentation(Augmentation):
             A.BBoxSafeRandomCrop(p=self.crop),
             A.Resize(*size),
             A.HorizontalFlip(p=0.5),
-            A.ColorJitter(self.colour, self.colour, self.colour, hue=0.02, p=0.8),
+            *_colours(self.colour, self.colour),
         ]
 
 
@@ -82,7 +82,7 @@ class SSDAugmentation(Augmentation):
         min_overlaps: a crop overlaps some object by at least one of these, drawn at random; 1 means no crop. As in TensorFlow's
             ssd_random_crop, the overlap is the share of the object that is in the crop.
         min_scale: least side of a crop in image sides; .3 in SSD.
-        min_visibility: share of an object that must be in the crop for its box to be kept; .3 in TensorFlow's ssd_random_crop.
+        min_visibility: share of an object that must be in the crop for its box to be kept; TensorFlow's recipe keeps boxes from .15 on.
         colour: strength of the changes of brightness, contrast and saturation, as a share; .5 in SSD's code for the last two.
     """
 
@@ -92,7 +92,7 @@ class SSDAugmentation(Augmentation):
         expand_probability: float = 0.5,
         min_overlaps: Sequence[float] = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0),
         min_scale: float = 0.3,
-        min_visibility: float = 0.3,
+        min_visibility: float = 0.15,
         colour: float = 0.5,
     ) -> None:
         self.expand, self.expand_probability = expand, expand_probability
@@ -106,8 +106,17 @@ class SSDAugmentation(Augmentation):
         from tasks.detect.window import WindowResize
 
         window = WindowResize(size, self.expand, self.expand_probability, self.min_overlaps, self.min_scale, self.min_visibility)
-        # 18 of 360 degrees: SSD's hue change.
-        return [window, A.HorizontalFlip(p=0.5), A.ColorJitter(self.colour / 2, self.colour, self.colour, hue=0.05, p=0.8)]
+        return [window, A.HorizontalFlip(p=0.5), *_colours(self.colour / 4, self.colour)]
+
+
+def _colours(brightness: float, strength: float) -> list[Any]:
+    """Changes brightness by up to `brightness`, contrast and saturation by up to `strength`, hue by a tenth of it; none at 0.
+
+    At strength .5 these are the ranges of torchvision's RandomPhotometricDistort, SSD's colours for images in 0..1.
+    """
+    import albumentations as A
+
+    return [A.ColorJitter(brightness, strength, strength, hue=0.1 * strength, p=0.8)] if strength > 0 else []
 
 
 def apply(

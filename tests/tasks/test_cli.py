@@ -67,6 +67,8 @@ def test_other_config_gets_nothing_of_the_default_one(quick: list[str], tmp_path
     config.write_text("name: own\ndata: {class_path: tasks.detect.data.Shapes}\nmodel: {backbone: {class_path: backbones.MobileNetV2}}\n")
     main(["fit", "--config", str(config), *quick, "--trainer.max_epochs=1"])
     saved = yaml.safe_load((tmp_path / "detect/own/config.yaml").read_text())
+    main(["fit", "--config", str(tmp_path / "detect/own/config.yaml")])  # defaults can be read back too
+    assert (tmp_path / "detect/own-2/metrics.json").is_file()
     assert saved["model"]["backbone"]["init_args"]["width_mult"] == 1.0
     assert saved["trainer"]["callbacks"] is None
 
@@ -78,13 +80,14 @@ def test_predict_writes_pictures_and_names_bad_files(quick: list[str], tmp_path:
     photos.mkdir()
     Image.new("RGB", (120, 80), "red").save(photos / "good.jpg")
     (photos / "broken.png").write_bytes(b"not a picture")
-    flags = [f"--ckpt_path={run / 'checkpoints/best.ckpt'}", f"--images=['{photos}']", "--score_threshold=0.0001"]
+    flags = [f"--ckpt_path={run / 'checkpoints/best.ckpt'}", f"--images={photos}", "--score_threshold=0.0001"]
     with pytest.raises(SystemExit) as stopped:
         main(["predict", *flags])
     assert "broken.png" in str(stopped.value)
     (found,) = json.loads((run / "predict" / "detections.json").read_text())
     assert (found["width"], found["height"]) == (120, 80)
-    assert Image.open(run / "predict" / found["picture"]).size == (120, 80)
+    with Image.open(run / "predict" / found["picture"]) as picture:
+        assert picture.size == (120, 80)
     for detection in found["detections"]:
         x1, y1, x2, y2 = detection["box"]
         assert 0 <= x1 <= x2 <= 120
@@ -97,9 +100,11 @@ def test_predict_writes_pictures_and_names_bad_files(quick: list[str], tmp_path:
     [
         (["fit", "--ckpt_path=nowhere.ckpt"], "nowhere.ckpt: no such checkpoint"),
         (["fit", "--ckpt_path=last", "--name=never_run"], "last.ckpt: no such checkpoint"),
-        (["predict", "--ckpt_path=nowhere.ckpt", "--images=['.']"], "matches no image"),
+        (["predict", "--ckpt_path=nowhere.ckpt", "--images=nowhere"], "matches no image"),
         (["fit", "--data=tasks.detect.data.Coco", "--data.root=nowhere"], "instances_val2017.json: no such annotation file"),
         (["fit", "--data.batch_size=0"], "batch_size 0"),
+        (["validate"], "validate needs --ckpt_path"),
+        (["fit", "--trainer.max_epochs=-1"], "max_epochs"),
         (["fit", "--model.backbone.taps=[layer99]"], "layer99"),
         (["fit", "--model.head.anchors.min_scale=high"], "min_scale"),
         (["fit", "--model.backbone=backbones.Nothing"], "Nothing"),
@@ -116,10 +121,11 @@ def test_user_errors_are_one_sentence(
 
 
 def test_help_comes_without_the_heavy_imports() -> None:
+    # matplotlib is imported by torchmetrics, and that by Lightning.
     code = (
         "import sys\nfrom tasks.detect.__main__ import main\n"
         "try: main(['fit', '--help'])\nexcept SystemExit: pass\n"
-        "print('heavy:', {'albumentations', 'matplotlib', 'pycocotools', 'timm', 'cv2'} & set(sys.modules))"
+        "print('heavy:', {'albumentations', 'pycocotools', 'timm', 'cv2'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "heavy: set()" in done.stdout
@@ -135,3 +141,26 @@ def test_not_finite_loss_stops_before_the_step_and_names_the_images(
     monkeypatch.setattr(SSDLite, "loss", lambda *args: {"classification": torch.tensor(float("nan"), requires_grad=True)})
     with pytest.raises(SystemExit, match=r"the loss became nan at step 0; the images were .*\.jpg"):
         main(["fit", *quick, "--trainer.max_epochs=1"])
+
+
+def test_failure_in_a_loader_worker_is_one_sentence(quick: list[str], tmp_path: Path) -> None:
+    from tasks.shapes import ensure_shapes
+
+    folder = ensure_shapes(tmp_path / "data", 8, 4)
+    next((folder / "train").iterdir()).write_bytes(b"not a picture")
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", *quick, f"--data.root={tmp_path / 'data'}", "--data.num_workers=1", "--trainer.max_epochs=1"])
+    assert "cannot be read as an image" in str(stopped.value)
+    assert "Traceback" not in str(stopped.value)
+    assert "\n" not in str(stopped.value)
+
+
+def test_checkpoint_of_another_detector_is_refused(quick: list[str], tmp_path: Path) -> None:
+    main(["fit", *quick, "--trainer.max_epochs=1"])
+    checkpoint = f"--ckpt_path={tmp_path / 'detect/ssdlite_mobilenet_v2_shapes/checkpoints/last.ckpt'}"
+    with pytest.raises(SystemExit, match="another architecture"):
+        main(["validate", checkpoint, "--model.backbone.width_mult=0.75"])
+    with pytest.raises(SystemExit, match="mean"):
+        main(["validate", checkpoint, "--model.mean=[0.5,0.5,0.5]"])
+    with pytest.raises(SystemExit, match="belongs to the run"):
+        main(["fit", *quick, checkpoint, "--name=other"])

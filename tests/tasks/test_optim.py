@@ -73,12 +73,12 @@ def test_poly() -> None:
 
 
 def test_exponential_ends_at_its_end() -> None:
-    used = rates(Exponential(end=0.01), 11)
+    used = rates(Exponential(end=0.01), 10)
     assert used[0] == PEAK
-    assert used[10] == pytest.approx(0.01 * PEAK)
     assert used[5] == pytest.approx(0.1 * PEAK)
     ratios = [later / earlier for earlier, later in pairwise(used)]
-    assert ratios == pytest.approx([ratios[0]] * 10)
+    assert ratios == pytest.approx([ratios[0]] * 9)
+    assert used[9] * ratios[0] == pytest.approx(0.01 * PEAK)
 
 
 @pytest.mark.parametrize("kind", [Cosine, Exponential, Poly])
@@ -131,3 +131,22 @@ def test_schedule_goes_on_from_its_state() -> None:
         for part in pair:
             part.step()
     assert resumed.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"] == pytest.approx(PEAK / 2)
+
+
+@pytest.mark.parametrize("kind", [Cosine, Exponential, Poly])
+def test_longer_continuation_follows_the_longer_schedule(kind: type[Schedule]) -> None:
+    optimizer = SGD([nn.Parameter(torch.ones(1))], lr=PEAK)
+    scheduler = kind().build(optimizer, 10)
+    for _ in range(10):
+        optimizer.step()
+        scheduler.step()
+    resumed = SGD([nn.Parameter(torch.ones(1))], lr=PEAK)
+    longer = kind().build(resumed, 20)
+    resumed.load_state_dict(optimizer.state_dict())
+    longer.load_state_dict(scheduler.state_dict())
+    used = []
+    for _ in range(10):
+        resumed.step()
+        longer.step()
+        used.append(resumed.param_groups[0]["lr"])
+    assert used[:-1] == pytest.approx(rates(kind(), 20)[11:])

@@ -137,7 +137,8 @@ class BoxData(L.LightningDataModule, ABC):
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Shuffled; the last, smaller batch is left out where there is a full one."""
-        return self._loader(self.train_set, shuffle=True, drop_last=len(self.train_set) >= self.batch_size)
+        world_size = self.trainer.world_size if self.trainer else 1
+        return self._loader(self.train_set, shuffle=True, drop_last=len(self.train_set) // world_size >= self.batch_size)
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """Every image once, in order."""
@@ -167,10 +168,8 @@ def _start_worker(number: int, rank: int) -> None:
     import cv2
 
     cv2.setNumThreads(0)  # else every worker starts as many threads as there are cores
-    info = torch.utils.data.get_worker_info()
-    assert info is not None  # only called in workers
-    dataset: Any = info.dataset
-    dataset.pipeline.set_random_seed((info.seed + rank * 1_000_003) % 2**32)  # else all workers draw the same augmentations
+    info: Any = torch.utils.data.get_worker_info()  # never None in a worker
+    info.dataset.pipeline.set_random_seed((info.seed + rank * 1_000_003) % 2**32)  # else all workers draw the same augmentations
 
 
 def check_same_classes(train: BoxAnnotations, val: BoxAnnotations) -> None:
