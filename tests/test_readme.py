@@ -16,8 +16,9 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 
 def commands() -> list[list[str]]:
     """The arguments of every `python -m tasks.detect` in the README and in the configs' headers."""
+    blocks = re.findall(r"```bash\n(.*?)```", README, re.S)
     headers = [path.read_text().split("\nname:")[0].replace("# Command:", "").replace("\n#", "\n") for path in CONFIGS.rglob("*.yaml")]
-    lines = "\n".join([README, *headers]).replace("\\\n", " ").splitlines()
+    lines = "\n".join([*blocks, *headers]).replace("\\\n", " ").splitlines()
     return [shlex.split(line.split("python -m tasks.detect ", 1)[1]) for line in lines if "python -m tasks.detect " in line]
 
 
