@@ -5,7 +5,6 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,22 +14,7 @@ from pycocotools.cocoeval import COCOeval
 
 from tasks.detect.annotations import BoxAnnotations, from_coco
 from tasks.detect.metrics import COCO_FIGURES, evaluate, to_coco, voc_ap
-
-
-def object_(image: int, category: int, corners: tuple[float, ...], ignored: bool = False, **more: Any) -> dict[str, Any]:
-    x1, y1, x2, y2 = corners
-    return {"image_id": image, "category_id": category, "bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": int(ignored), **more}
-
-
-def truth_of(folder: Path, *objects: dict[str, Any], images: int = 3) -> BoxAnnotations:
-    """Images 10, 20, 30 of 200 x 200 and the categories 3 cat and 7 dog."""
-    content = {
-        "images": [{"id": 10 * n, "file_name": f"{n}.jpg", "width": 200, "height": 200} for n in range(1, images + 1)],
-        "annotations": list(objects),
-        "categories": [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}],
-    }
-    (folder / "truth.json").write_text(json.dumps(content))
-    return from_coco(folder / "truth.json", folder)
+from tests.tasks.detect.truth import object_, truth_of
 
 
 def rows_of(*detections: tuple[float, ...]) -> np.ndarray:
