@@ -68,25 +68,20 @@ class DetectionModule(L.LightningModule):
             "lr_scheduler": {"scheduler": self.schedule.build(optimizer, int(steps)), "interval": "step"},
         }
 
-    def _losses(self, batch: Batch, stage: str) -> Tensor:
-        images = batch.images.contiguous(memory_format=self.memory_format)
-        losses = self.model.head.loss(self.model(images), batch.targets)
-        total = torch.stack(list(losses.values())).sum()
-        logged = {f"{stage}/{name}_loss": value for name, value in losses.items()} | {f"{stage}/loss": total}
-        self.log_dict(logged, batch_size=len(images), prog_bar=False)
-        return total
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the loss of a batch.
 
         Raises:
             ValueError: the loss is not finite; the message names the images, and no optimizer step is taken.
         """
-        loss = self._losses(batch, "train")
+        images = batch.images.contiguous(memory_format=self.memory_format)
+        losses = self.model.head.loss(self.model(images), batch.targets)
+        loss = torch.stack(list(losses.values())).sum()
         if not loss.isfinite():
             files = self.trainer.datamodule.train_set.annotations.files[batch.indices.cpu()]  # type: ignore[attr-defined]
             raise ValueError(f"the loss became {loss.item()} at step {self.global_step}; the images were {', '.join(files)}")
-        self.log("loss", loss, prog_bar=True, logger=False)
+        self.log_dict({f"train/{name}_loss": value for name, value in losses.items()}, batch_size=len(images))
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(images))
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -112,9 +107,8 @@ class DetectionModule(L.LightningModule):
         rows, seen = self.collected.compute()
         annotations = self.trainer.datamodule.val_set.annotations  # type: ignore[attr-defined]
         self.evaluation = evaluate(annotations, rows.cpu().numpy(), seen.cpu().numpy())
-        figures = {f"val/{name}": value for name, value in self.evaluation.figures.items()}
-        self.log_dict(figures, rank_zero_only=True)
-        self.log("AP", self.evaluation.figures["AP"], prog_bar=True, logger=False, rank_zero_only=True)
+        for name, value in self.evaluation.figures.items():
+            self.log(f"val/{name}", value, prog_bar=name == "AP", sync_dist=True)
         if self.trainer.state.fn != TrainerFn.FITTING and self.trainer.is_global_zero:
             facts = {"images": len(seen), "checkpoint": self.trainer.ckpt_path}
             write_report(Path(self.trainer.default_root_dir), self.evaluation, self.shown, facts)
@@ -135,16 +129,11 @@ class DetectionModule(L.LightningModule):
         for key, what in (("class_names", "classes"), ("mean", "mean"), ("std", "std")):
             if stored[key] != own[key]:
                 raise ValueError(f"the checkpoint's {what} are {stored[key]}, those of this run are {own[key]}")
-        shapes = {name: value.shape for name, value in self.state_dict().items()}
-        wrong = [name for name in shapes | checkpoint["state_dict"] if _shape(checkpoint, name) != shapes.get(name)]
+        shapes, theirs = ({name: value.shape for name, value in state.items()} for state in (self.state_dict(), checkpoint["state_dict"]))
+        wrong = [name for name in shapes | theirs if shapes.get(name) != theirs.get(name)]
         if wrong:
             raise ValueError(f"the checkpoint is of another architecture: {len(wrong)} tensors do not fit, the first is {wrong[0]}")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what rebuilds the detector without any other argument."""
         checkpoint["detector"] = self.model.describe()
-
-
-def _shape(checkpoint: dict[str, Any], name: str) -> torch.Size | None:
-    tensor = checkpoint["state_dict"].get(name)
-    return None if tensor is None else tensor.shape
