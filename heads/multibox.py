@@ -10,6 +10,10 @@ from torch.nn import functional as F
 from backbones.spec import Described
 
 
+# class_prediction_bias_init of TensorFlow's ssdlite_mobilenet_v3: a score of .01 (Lin et al. 2017, section 4.1).
+PRIOR_BIAS = -4.6
+
+
 class ClassLoss(Described, ABC):
     """A classification loss on anchors."""
 
@@ -80,6 +84,9 @@ class SigmoidLoss(SoftmaxLoss):
     The loss of TensorFlow's ssdlite_mobilenet_v2_coco, except that its hard negatives pass a non-maximum suppression first.
     """
 
+    # Every score begins near .01: else the columns of all other classes, at .5, are most of the loss for thousands of steps.
+    foreground_bias = PRIOR_BIAS
+
     def _anchor_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         wanted = F.one_hot(labels, logits.shape[-1]).to(logits.dtype)
         return F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").sum(dim=-1)
@@ -97,8 +104,7 @@ class FocalLoss(ClassLoss):
         gamma: focusing exponent; 2 in both.
     """
 
-    # TensorFlow's class_prediction_bias_init: every score begins near .01.
-    foreground_bias = -4.6
+    foreground_bias = PRIOR_BIAS
 
     def __init__(self, alpha: float = 0.75, gamma: float = 2.0) -> None:
         self.alpha, self.gamma = alpha, gamma

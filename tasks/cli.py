@@ -210,6 +210,7 @@ def run_command(cli: Callable[[], object]) -> None:
         ".*LeafSpec.*",  # inside Lightning, with new releases of torch
         "Checkpoint directory .* exists and is not empty",  # a continued run's own
         ".*callbacks used to create the checkpoint need to be provided",  # evaluation needs none of them
+        "Found .* module.* in eval mode at the start of training",  # frozen layers
         "You're resuming from a checkpoint that ended before the epoch ended",  # an interrupted epoch goes on with other images
     ):
         warnings.filterwarnings("ignore", message=harmless)

@@ -18,7 +18,7 @@ def read_image(path: str | Path, apply_exif: bool = True) -> RGBImage:
     """Reads an image of any common kind; of an animation, the first frame.
 
     Args:
-        path: the file; 16-bit grey is scaled to 8 bits, and transparent pixels are put on white.
+        path: the file; grey of 10 to 16 bits is scaled to 8, and transparent pixels are put on white.
         apply_exif: turn the picture as its EXIF orientation says.
 
     Returns:
@@ -45,8 +45,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         transparent = values == image.info.get("transparency", np.nan)
         if image.mode == "F" and values.max() <= 1:
             values = values * 255
-        # 16-bit files with 8-bit content or less exist; only then is nothing scaled away.
-        values = np.where(transparent, 255, values / 257 if values.max() > 255 else values)
+        # Cameras and scanners put 10, 12 or 14 bits into files of 16: the even number of bits that the largest value needs is the depth.
+        depth = max(8, int(values.max()).bit_length())
+        values = np.where(transparent, 255, values * 255 / (2 ** (depth + depth % 2) - 1))
         image = Image.fromarray(values.clip(0, 255).round().astype(np.uint8))
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
         rgba = image.convert("RGBA")

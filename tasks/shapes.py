@@ -65,10 +65,10 @@ def draw_picture(rng: np.random.Generator) -> tuple[Image.Image, list[tuple[int,
     canvas = _background(rng, width, height)
     index = Image.new("I", canvas.size)
     draw, draw_index = ImageDraw.Draw(canvas), ImageDraw.Draw(index)
-    count = 0 if rng.random() < 0.08 else int(rng.integers(1, 7))
+    count = 0 if rng.random() < 0.08 else int(rng.integers(1, 6))
     kinds = rng.integers(len(SHAPE_CLASSES), size=count)
     for number, kind in enumerate(kinds, start=1):
-        radius = float(np.exp(rng.uniform(np.log(10), np.log(70))))
+        radius = float(np.exp(rng.uniform(np.log(18), np.log(70))))
         centre = rng.uniform(0.5 * radius, np.array([width, height]) - 0.5 * radius)
         points = [tuple(p) for p in OVERSAMPLING * (centre + _outline(rng, SHAPE_CLASSES[kind], radius))]
         draw.polygon(points, fill=_colour(rng), outline=_colour(rng), width=OVERSAMPLING)

@@ -15,6 +15,9 @@ from tasks.pictures import colour_of, draw_boxes, draw_curves, grid, new_figure,
 # Detections under this score are left out of pictures.
 SHOWN_SCORE = 0.3
 
+# Smaller images are enlarged to about this many pixels.
+SHOWN_SIZE = 320
+
 Shown = tuple[Tensor, Detections, Tensor, Tensor]
 
 
@@ -47,6 +50,10 @@ def write_report(folder: Path, evaluation: Evaluation, shown: Sequence[Shown], f
 def _compare(shown: Shown, names: Sequence[str]) -> Tensor:
     """The ground truth on the left and the detections on the right."""
     image, found, boxes, labels = shown
+    # Captions on small inputs could not be read.
+    scale = max(1, round(SHOWN_SIZE / max(image.shape[-2:])))
+    image = image.repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2)
+    found, boxes = found._replace(boxes=found.boxes * scale), boxes * scale
     real = labels > 0
     truth = draw_boxes(
         image, boxes[real], [names[label - 1] for label in labels[real].tolist()], [colour_of(n) for n in labels[real].tolist()]
