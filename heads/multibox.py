@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 from backbones.spec import Described
 
-
 # class_prediction_bias_init of TensorFlow's ssdlite_mobilenet_v3: a score of .01 (Lin et al. 2017, section 4.1).
 PRIOR_BIAS = -4.6
 

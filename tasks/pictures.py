@@ -46,6 +46,8 @@ def draw_boxes(image: Tensor, boxes: Tensor, captions: Sequence[str], colours: S
             colors=list(colours),
             width=max(1, round(longest / 250)),
             font=str(font),
+            label_colors="black",
+            fill_labels=True,
             font_size=max(9, round(longest / 32)),
         )
     return drawn
