@@ -42,7 +42,7 @@ def draw_boxes(image: Tensor, boxes: Tensor, captions: Sequence[str], colours: S
         drawn: Tensor = draw_bounding_boxes(
             image.cpu().contiguous(),
             boxes.cpu().round(),
-            labels=list(captions),
+            labels=[caption or None for caption in captions],
             colors=list(colours),
             width=max(1, round(longest / 250)),
             font=str(font),

@@ -42,8 +42,8 @@ def ensure_shapes(root: str | Path, train_images: int, val_images: int, seed: in
         A folder with `train/`, `val/` and `annotations/instances_{train,val}.json` in COCO layout.
     """
     folder = Path(root) / f"v{VERSION}-{train_images}-{val_images}-{seed}"
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):  # the processes of one run may all come here
+    Path(root).mkdir(parents=True, exist_ok=True)
+    with FileLock(Path(root) / ".lock"):  # the processes of one run may all come here
         for number, (split, count) in enumerate((("train", train_images), ("val", val_images))):
             annotations = folder / "annotations" / f"instances_{split}.json"
             if not annotations.is_file():  # written last, so it stands for the whole split
