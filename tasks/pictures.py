@@ -58,7 +58,7 @@ def write_png(image: Tensor, path: Path) -> None:
     from PIL import Image
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).save(path)
+    Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).save(path, compress_level=1)  # three times faster, a little larger
 
 
 def grid(images: Sequence[Tensor], columns: int = 4) -> Tensor:
