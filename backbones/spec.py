@@ -15,10 +15,13 @@ class Described:
         """Records the arguments before `__init__` gets them."""
         self = super().__new__(cls)
         # Copying and unpickling call __new__ without arguments, hence the partial binding.
-        bound = inspect.signature(cls.__init__).bind_partial(self, *args, **kwargs)
+        signature = inspect.signature(cls.__init__)
+        bound = signature.bind_partial(self, *args, **kwargs)
         bound.apply_defaults()  # a later change of a default must not change old checkpoints
         # Not self._init_args = ...: nn.Module.__setattr__ needs __init__ to have run.
-        recorded = {name: value for name, value in list(bound.arguments.items())[1:] if name not in ("args", "kwargs")}
+        variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)  # those of object.__init__
+        named = [name for name, parameter in list(signature.parameters.items())[1:] if parameter.kind not in variadic]
+        recorded = {name: bound.arguments[name] for name in named if name in bound.arguments}
         object.__setattr__(self, "_init_args", recorded)
         return self
 

@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -93,8 +92,3 @@ class DetectionHead(Described, nn.Module, ABC):
         Returns:
             One `Detections` an image.
         """
-
-
-def image_sizes_like(images: Tensor) -> Tensor:
-    """Returns the (B, 2) sizes of a (B, C, H, W) batch, for images that were not resized."""
-    return torch.tensor(images.shape[-2:], device=images.device).expand(len(images), 2)

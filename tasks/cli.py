@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -127,7 +128,7 @@ class TaskCLI(LightningCLI):
         # Passed to the trainer below: config.yaml must repeat the run, not continue it.
         self.checkpoint, config.ckpt_path = checkpoint, None
         run = run_folder_of(Path(checkpoint)) if checkpoint else None
-        if run and self.subcommand == "fit" and not run.name.startswith(config.name):
+        if run and self.subcommand == "fit" and not re.fullmatch(rf"{re.escape(config.name)}(-\d+)?", run.name):
             raise ValueError(
                 f"--ckpt_path belongs to the run {run.name}, not to {config.name}: leave --config and --name out to continue it"
             )

@@ -83,7 +83,7 @@ class SSDAugmentation(Augmentation):
             ssd_random_crop, the overlap is the share of the object that is in the crop.
         min_scale: least side of a crop in image sides; .3 in SSD.
         min_visibility: share of an object that must be in the crop for its box to be kept; TensorFlow's recipe keeps boxes from .15 on.
-        colour: strength of the changes of brightness, contrast and saturation, as a share; .5 in SSD's code for the last two.
+        colour: strength of the changes of contrast and saturation, as a share (.5 in SSD's code); brightness changes by a quarter of it.
     """
 
     def __init__(

@@ -17,7 +17,6 @@ from torchvision.ops import box_convert, box_iou
 from backbones import MobileNetV2, Tap
 from backbones.layers import Conv2d
 from heads import SSD, AnchorRule, BoxPredictions, FocalLoss, SigmoidLoss, SoftmaxLoss, SSDLite, Suppression, Targets
-from heads.base import image_sizes_like
 from heads.boxes import encode
 from heads.multibox import ClassLoss
 
@@ -215,10 +214,6 @@ def test_postprocess_of_background_finds_nothing() -> None:
     (found,) = head.postprocess(predicted(head, [[10.0, 20.0, 30.0, 80.0]], logits, (100, 200)), torch.tensor([[300, 1000]]))
     assert found.boxes.shape == (0, 4)
     assert found.scores.shape == found.labels.shape == (0,)
-
-
-def test_image_sizes_of_images_that_were_not_resized() -> None:
-    assert image_sizes_like(torch.zeros(3, 3, 20, 30)).tolist() == [[20, 30]] * 3
 
 
 def test_training_after_inference_mode() -> None:
