@@ -132,7 +132,7 @@ class BoxData(L.LightningDataModule, ABC):
         if stage == "fit" and not hasattr(self, "train_set"):
             self.train_set = BoxDataset(self.annotations("train"), self.augmentation, self.size)
             if not len(self.train_set):
-                raise ValueError(f"{self.train_set.annotations.source or 'the training split'} holds no images to train on")
+                raise ValueError(f"{self.train_set.annotations.source or 'the training split'}: holds no images to train on")
             check_same_classes(self.train_set.annotations, self.val_set.annotations)
 
     def train_dataloader(self) -> DataLoader[Sample]:
