@@ -59,6 +59,16 @@ class Conv2d(nn.Conv2d):
         return total // 2, total - total // 2
 
 
+class BatchNorm2d(nn.BatchNorm2d):
+    """A batch norm that also trains on a single value a channel (a 1x1 map of one image), by its running statistics."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalises (B, C, H, W) features."""
+        if self.training and input.numel() == input.shape[1]:
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        return super().forward(input)
+
+
 @dataclass(frozen=True)
 class Layers:
     """Builds the blocks of one network, which share padding and batch-norm settings.
@@ -75,16 +85,20 @@ class Layers:
 
     def conv_bn(
         self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, dilation: int = 1, groups: int = 1
-    ) -> tuple[Conv2d, nn.BatchNorm2d]:
+    ) -> tuple[Conv2d, BatchNorm2d]:
         """Convolution and batch norm, linear."""
         conv = Conv2d(in_channels, out_channels, kernel_size, stride, dilation, groups, padding_rule=self.padding)
-        return conv, nn.BatchNorm2d(out_channels, eps=self.bn_eps, momentum=self.bn_momentum)
+        return conv, BatchNorm2d(out_channels, eps=self.bn_eps, momentum=self.bn_momentum)
 
     def conv_bn_relu6(
         self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, dilation: int = 1, groups: int = 1
     ) -> nn.Sequential:
         """Convolution, batch norm and ReLU6."""
         return nn.Sequential(*self.conv_bn(in_channels, out_channels, kernel_size, stride, dilation, groups), nn.ReLU6(inplace=True))
+
+    def conv_bn_relu(self, in_channels: int, out_channels: int, kernel_size: int = 1, dilation: int = 1, groups: int = 1) -> nn.Sequential:
+        """Convolution, batch norm and ReLU."""
+        return nn.Sequential(*self.conv_bn(in_channels, out_channels, kernel_size, 1, dilation, groups), nn.ReLU(inplace=True))
 
     def depthwise(self, channels: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
         """3x3 depthwise convolution, batch norm and ReLU6."""

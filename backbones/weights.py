@@ -1,6 +1,7 @@
 """Reading published weights into our backbones."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -50,7 +51,21 @@ def load_torchvision_weights(module: nn.Module, source: str, architecture: str, 
     Raises:
         ValueError: the file cannot be read, nothing in it fits, or (`strict`) something does not fit.
     """
-    tensors = _published(architecture) if source == "imagenet" else read_tensors(source)
+    fill(module, _published(architecture) if source == "imagenet" else read_tensors(source), source, strict)
+
+
+def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str, strict: bool = True) -> None:
+    """Copies tensors of the same names and shapes into a module and logs by name what was left out.
+
+    Args:
+        module: what to fill.
+        tensors: weights by name.
+        source: where they come from, for messages.
+        strict: whether a parameter that is missing or has another shape is an error.
+
+    Raises:
+        ValueError: nothing fits, or (`strict`) something does not fit.
+    """
     wanted = module.state_dict()
     fitting = {name: tensor for name, tensor in tensors.items() if name in wanted and wanted[name].shape == tensor.shape}
     # Old files do not count the batches that their batch norms saw.

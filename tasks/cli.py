@@ -1,6 +1,7 @@
 """The command line that all tasks share: LightningCLI with a run folder and a default config."""
 
 import ctypes
+import json
 import os
 import re
 import sys
@@ -19,6 +20,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from tasks.checkpoint import load_checkpoint
+from tasks.model import description
+from tasks.module import TaskModule
 from tasks.run_folder import CsvHistory, latest_run_folder, new_run_folder, run_folder_of
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -34,7 +37,7 @@ class TaskCLI(LightningCLI):
         default_config: name of the config that `fit` uses where none is given.
         monitor: the figure that picks `best.ckpt`, larger is better.
         predict: function that the subcommand `predict` calls with its arguments.
-        module_class: the LightningModule.
+        module_class: the training module.
         data_class: base class of the data sets.
         args: command line, by default that of the process.
     """
@@ -45,11 +48,12 @@ class TaskCLI(LightningCLI):
         default_config: str,
         monitor: str,
         predict: Callable[..., None],
-        module_class: type[L.LightningModule],
+        module_class: type[TaskModule],
         data_class: type[L.LightningDataModule],
         args: Sequence[str] | None = None,
     ) -> None:
         self.task, self.monitor, self.predict_function = task, monitor, predict
+        self.kind = module_class.model_class.kind
         self.default_config = CONFIGS / task / default_config
         super().__init__(
             module_class,
@@ -102,8 +106,17 @@ class TaskCLI(LightningCLI):
         config = self.default_config
         if checkpoint := _value_of(args, "--ckpt_path"):
             run = run_folder_of(Path(checkpoint))
+            if run is None and args[0] != "fit" and Path(checkpoint).is_file():
+                return self._with_description(args, checkpoint)
             config = run / "config.yaml" if run else config
         return [args[0], "--config", str(config), *args[1:]]
+
+    def _with_description(self, args: list[str], checkpoint: str) -> list[str]:
+        """Takes the model's settings from a file that has no run, before those of the command line."""
+        spec = dict(description(load_checkpoint(checkpoint), self.kind, checkpoint))
+        size = [] if _value_of(args, "--data.size") else [f"--data.size={json.dumps(spec['size'])}"]
+        del spec["class_names"], spec["size"]  # given by the data
+        return [args[0], *(f"--model.{key}={json.dumps(value)}" for key, value in spec.items()), *args[1:], *size]
 
     def _parse_ckpt_path(self) -> None:
         """Leaves the config alone: the module refuses a checkpoint that does not fit it."""
@@ -134,9 +147,9 @@ class TaskCLI(LightningCLI):
             )
         if self.subcommand != "fit":
             self.run_folder = (run or base) / self.subcommand
-            backbone = config.model.backbone.init_args
-            if checkpoint and backbone.get("weights"):
-                backbone.weights = None  # they are in the checkpoint, and their file may be gone
+            for part in (config.model, config.model.backbone.init_args):
+                if part.get("weights"):
+                    part.weights = None  # they are in the checkpoint, and their file may be gone
         elif rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             self.run_folder = run or new_run_folder(base)
         else:  # the first process has made the folder

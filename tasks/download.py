@@ -113,3 +113,38 @@ def _unpack(path: Path, root: Path) -> None:
                 archive.extractall(root, filter="data")
             except tarfile.FilterError as error:
                 raise ValueError(f"{path}: refuses to unpack: {error}") from error
+
+
+COCO_URL = "http://images.cocodataset.org"
+COCO_ARCHIVES = (
+    Archive(
+        f"{COCO_URL}/annotations/annotations_trainval2017.zip",
+        "f4bbac642086de4f52a3fdda2de5fa2c",
+        "annotations/instances_val2017.json",
+    ),
+    Archive(f"{COCO_URL}/zips/val2017.zip", "442b8da7639aecaf257c1dceb8ba8c80", "val2017"),
+    Archive(f"{COCO_URL}/zips/train2017.zip", "cced6f7f71b7629ddf16f17bbcfab6b2", "train2017"),
+)
+VOC_URL = "http://host.robots.ox.ac.uk/pascal/VOC"
+VOC_ARCHIVES = (
+    Archive(
+        f"{VOC_URL}/voc2007/VOCtrainval_06-Nov-2007.tar",
+        "c52e279531787c972589f7e41ab4ae64",
+        "VOCdevkit/VOC2007/ImageSets/Main/trainval.txt",
+    ),
+    Archive(
+        f"{VOC_URL}/voc2007/VOCtest_06-Nov-2007.tar",
+        "b6e924de25625d8de591ea690078ad9f",
+        "VOCdevkit/VOC2007/ImageSets/Main/test.txt",
+    ),
+    Archive(
+        f"{VOC_URL}/voc2012/VOCtrainval_11-May-2012.tar",
+        "6cd6e144f989b92b3379bac3b3de84fd",
+        "VOCdevkit/VOC2012/ImageSets/Main/trainval.txt",
+    ),
+)
+SBD_ARCHIVE = Archive(
+    "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
+    "82b4d87ceb2ed10f6038a1cba92111cb",
+    "benchmark_RELEASE/dataset/train.txt",
+)

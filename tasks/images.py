@@ -39,6 +39,25 @@ def read_image(path: str | Path, apply_exif: bool = True) -> RGBImage:
         raise ValueError(f"{path}: cannot be read as an image: {reason}") from error
 
 
+def read_annotated(path: str | Path, size: tuple[int, int], origin: str) -> RGBImage:
+    """Reads an image in the pixels that its annotations are drawn on: as stored (COCO, VOC), or turned as its EXIF orientation says.
+
+    Args:
+        path: the file.
+        size: height and width that its annotations give; 0 where they do not say.
+        origin: the file that gives them, for the message.
+
+    Raises:
+        ValueError: the file cannot be read, or has another size.
+    """
+    image = read_image(path, apply_exif=False)
+    if 0 not in size and image.shape[:2] != size:
+        image = read_image(path)
+        if image.shape[:2] != size:
+            raise ValueError(f"{path}: is {image.shape[0]} pixels high and {image.shape[1]} wide, but {size[0]} and {size[1]} in {origin}")
+    return image
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image, dtype=np.float64)

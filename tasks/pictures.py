@@ -6,7 +6,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 # Okabe & Ito 2008: colours that colour-blind people can tell apart.
@@ -93,12 +95,27 @@ def draw_curves(history: Path, groups: Mapping[str, Sequence[str]], path: Path) 
     save_figure(figure, path)
 
 
-def new_figure(plots: int):  # type: ignore[no-untyped-def]  # matplotlib is imported only where it is used
-    """Returns a matplotlib figure with `plots` axes side by side, and the axes."""
+def plot_bars(axis, values: Mapping[str, float], title: str) -> None:  # type: ignore[no-untyped-def]
+    """Draws a bar in 0..1 for each name, the worst first.
+
+    Args:
+        axis: matplotlib axes.
+        values: the values by name; of more than forty the twenty worst and the twenty best are drawn, so that names stay readable.
+        title: of the plot.
+    """
+    ordered = sorted(values.items(), key=lambda item: item[1])
+    ordered = ordered if len(ordered) <= 40 else ordered[:20] + ordered[-20:]
+    axis.barh([name for name, _ in ordered], [value for _, value in ordered], color=PALETTE[4])
+    axis.set(title=title, xlim=(0, 1))
+    axis.tick_params(axis="y", labelsize=8)
+
+
+def new_figure(plots: int, height: float = 4.5):  # type: ignore[no-untyped-def]  # matplotlib is imported only where it is used
+    """Returns a matplotlib figure of a height in inches with `plots` axes side by side, and the axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6 * plots, 4.5), layout="constrained")
+    figure = Figure(figsize=(max(6.0, height) * plots, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, plots, squeeze=False)[0]
     for axis in axes:
@@ -110,3 +127,74 @@ def save_figure(figure, path: Path) -> None:  # type: ignore[no-untyped-def]
     """Writes a figure as PNG and makes its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
+
+
+def voc_palette() -> NDArray[np.uint8]:
+    """VOC's colours of mask values: (256, 3) RGB, the bits of the value spread over the channels (the devkit's VOClabelcolormap)."""
+    values = np.arange(256)
+    colours = np.zeros((256, 3), dtype=np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= ((values >> (3 * (7 - bit) + channel) & 1) << bit).astype(np.uint8)
+    return colours
+
+
+def write_mask(mask: NDArray[np.uint8], path: Path) -> None:
+    """Writes an (H, W) mask of class indices as a palette PNG in VOC's colours and makes its folder."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(mask)
+    image.putpalette(voc_palette().flatten().tolist())  # the values stay, and get colours
+    image.save(path)
+
+
+def overlay(image: Tensor, mask: Tensor, opacity: float = 0.6) -> Tensor:
+    """Lays a mask in VOC's colours over an image; background stays as it is, void becomes white.
+
+    Args:
+        image: (3, H, W) uint8 RGB.
+        mask: (H, W) uint8 class indices, 0 for the background.
+        opacity: of the colours, in 0..1.
+
+    Returns:
+        (3, H, W) uint8, a new image.
+    """
+    colours = torch.from_numpy(voc_palette())
+    colours[255] = 255
+    painted = colours[mask.cpu().int()].permute(2, 0, 1)
+    mixed = image.cpu() * (1 - opacity) + painted * opacity
+    return torch.where(mask.cpu() == 0, image.cpu(), mixed.round().to(torch.uint8))
+
+
+def add_legend(image: Tensor, names: Sequence[str], colours: NDArray[np.uint8]) -> Tensor:
+    """Adds a strip with coloured squares and names below an image; nothing where there are no names.
+
+    Args:
+        image: (3, H, W) uint8 RGB.
+        names: what the colours stand for.
+        colours: (N, 3) RGB, one a name.
+
+    Returns:
+        (3, H', W) uint8, a new image.
+    """
+    import matplotlib
+    from PIL import Image, ImageDraw, ImageFont
+
+    if not names:
+        return image
+    width, text_size = image.shape[2], max(12, min(image.shape[1:]) // 28)
+    font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), text_size)
+    line, places, x, y = round(text_size * 1.6), [], text_size // 2, 0
+    for name in names:
+        needed = round(font.getlength(name)) + 2 * text_size
+        if x + needed > width and x > text_size:
+            x, y = text_size // 2, y + line
+        places.append((x, y))
+        x += needed + text_size // 2
+    strip = Image.new("RGB", (width, y + line), "white")
+    draw = ImageDraw.Draw(strip)
+    for name, (x, y), colour in zip(names, places, colours.tolist(), strict=True):
+        draw.rectangle((x, y + text_size // 4, x + text_size, y + text_size * 5 // 4), fill=tuple(colour), outline="black")
+        draw.text((x + text_size * 3 // 2, y + text_size // 8), name, fill="black", font=font)
+    return torch.cat([image.cpu(), torch.from_numpy(np.array(strip)).permute(2, 0, 1)], dim=1)

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from backbones import MobileNetV2, Tap
 from backbones.layers import Conv2d, Layers
-from heads import SSD, SSDLite
+from heads import SSD, DeepLabV3, SSDLite
 
 # Channels and stride of the output of every layer, by the paper's table 2.
 CHANNELS = [32, 16, 24, 24, 32, 32, 32, 64, 64, 64, 64, 96, 96, 96, 160, 160, 160, 320, 1280]
@@ -121,6 +121,33 @@ def test_six_boxes_on_every_level(backbone: MobileNetV2) -> None:
 def test_ssd_of_table_5(backbone: MobileNetV2, ssd: SSD) -> None:
     assert parameters(ssd) == 14_776_629
     assert multiply_adds(ssd, backbone(images(320)), (320, 320)) / 1e9 == pytest.approx(1.259, rel=1e-3)
+
+
+def mobile_deeplab(output_stride: int, *atrous_rates: int) -> tuple[MobileNetV2, DeepLabV3]:
+    """Table 7's network: the backbone ends at its 320 channels, and VOC has 21 classes."""
+    backbone = MobileNetV2(["layer18"], output_stride=output_stride).to("meta").eval()
+    return backbone, DeepLabV3(backbone.taps, 21, atrous_rates).to("meta").eval()
+
+
+def deeplab_multiply_adds(backbone: MobileNetV2, head: DeepLabV3, size: int) -> float:
+    return multiply_adds(lambda x: head(backbone(x), (size, size)), images(size))
+
+
+def test_mobile_deeplab_of_table_7() -> None:
+    backbone, head = mobile_deeplab(16)
+    assert parameters(backbone) + parameters(head) == 2_113_557
+    assert deeplab_multiply_adds(backbone, head, 513) / 1e9 == pytest.approx(2.741, rel=1e-3)
+
+
+def test_mobile_deeplab_with_atrous_branches() -> None:
+    backbone, head = mobile_deeplab(16, 6, 12, 18)
+    assert parameters(backbone) + parameters(head) == 4_523_541
+
+
+def test_mobile_deeplab_at_six_scales_and_flipped() -> None:
+    network = mobile_deeplab(8)
+    sizes = [round(512 * scale) + 1 for scale in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)]
+    assert 2 * sum(deeplab_multiply_adds(*network, size) for size in sizes) / 1e9 == pytest.approx(152.33, rel=1e-3)
 
 
 def test_worked_example_of_separable_convolution() -> None:

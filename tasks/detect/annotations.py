@@ -1,6 +1,5 @@
 """Boxes of a data set in packed arrays, read from COCO JSON or VOC XML."""
 
-import json
 import logging
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
@@ -11,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.coco import positions, read_coco
 from tasks.labels import VOC_CLASSES
+from tasks.voc import read_split
 
 log = logging.getLogger("lightning.pytorch")
 
@@ -56,47 +57,6 @@ class BoxAnnotations:
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))
 
 
-def read_coco(path: str | Path) -> dict[str, Any]:
-    """Reads a COCO annotation file and fills in what hand-made files leave out (`iscrowd` 0, `area` of the box, `info`).
-
-    Raises:
-        ValueError: the file does not exist, is not JSON, or lacks one of the three lists.
-    """
-    path = Path(path)
-    try:
-        data = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise ValueError(f"{path}: no such annotation file") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: is not valid JSON: {error}") from error
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(data, dict) or not isinstance(data.get(key), list):
-            raise ValueError(f"{path}: has no list {key!r}; a COCO detection file holds images, annotations and categories")
-    found: dict[str, Any] = data
-    found.setdefault("info", {})
-    _require(path, data)
-    for number, annotation in enumerate(data["annotations"], start=1):
-        box = annotation["bbox"]
-        if not isinstance(box, list) or len(box) != 4 or not all(isinstance(value, (int, float)) for value in box):
-            raise ValueError(f"{path}: annotation {annotation.get('id', number)} has bbox {box}; accepted: [x, y, width, height]")
-        annotation["id"] = number  # pycocotools takes an object of id 0 for none, and objects that share an id for one
-        annotation["iscrowd"] = annotation.get("iscrowd") or 0
-        annotation["area"] = box[2] * box[3] if annotation.get("area") is None else annotation["area"]
-    return found
-
-
-def _require(path: Path, data: dict[str, Any]) -> None:
-    needed = {"images": ("id", "file_name"), "annotations": ("image_id", "category_id", "bbox"), "categories": ("id", "name")}
-    for part, keys in needed.items():
-        for number, entry in enumerate(data[part]):
-            missing = [key for key in keys if not isinstance(entry, dict) or key not in entry]
-            if missing:
-                raise ValueError(f"{path}: entry {number} of {part!r} has no {missing[0]!r}")
-            wrong = [key for key in keys if key.endswith("id") and not isinstance(entry[key], int)]
-            if wrong:
-                raise ValueError(f"{path}: entry {number} of {part!r} has {wrong[0]} {entry[wrong[0]]!r}; accepted: whole numbers")
-
-
 def from_coco(path: str | Path, folder: str | Path) -> BoxAnnotations:
     """Packs a COCO annotation file; categories are numbered by ascending id.
 
@@ -115,8 +75,8 @@ def from_coco(path: str | Path, folder: str | Path) -> BoxAnnotations:
     categories = sorted(data["categories"], key=lambda category: category["id"])
     image_ids = np.array([image["id"] for image in images], dtype=np.int64)
     category_ids = np.array([category["id"] for category in categories], dtype=np.int64)
-    image_of = _lookup(image_ids, [a["image_id"] for a in annotations], f"{path}: an annotation has image_id")
-    label_of = _lookup(category_ids, [a["category_id"] for a in annotations], f"{path}: an annotation has category_id")
+    image_of = positions(image_ids, [a["image_id"] for a in annotations], f"{path}: an annotation has image_id")
+    label_of = positions(category_ids, [a["category_id"] for a in annotations], f"{path}: an annotation has category_id")
     corners = np.array([a["bbox"] for a in annotations], dtype=np.float32).reshape(-1, 4)
     corners[:, 2:] += corners[:, :2]
     return _pack(
@@ -148,14 +108,8 @@ def from_voc(root: str | Path, splits: Sequence[tuple[str, str]]) -> BoxAnnotati
     files: list[str] = []
     sizes, image_of, boxes, labels, ignored = [], [], [], [], []
     for year, split in splits:
-        folder = Path(root) / f"VOC{year}"
-        list_file = folder / "ImageSets" / "Main" / f"{split}.txt"
-        if not list_file.is_file():
-            raise ValueError(f"{list_file}: no such file; root must be a VOCdevkit folder that holds VOC{year}")
-        for line in list_file.read_text().splitlines():
-            if not line.strip():
-                continue
-            name = line.split()[0]
+        folder, names = read_split(root, year, "Main", split)
+        for name in names:
             tree = _parse_voc(folder / "Annotations" / f"{name}.xml")
             sizes.append(tree[0])
             for box, label, difficult in tree[1]:
@@ -191,19 +145,6 @@ def _parse_voc(path: Path) -> tuple[tuple[int, int], list[tuple[list[float], int
     except (ElementTree.ParseError, ValueError) as error:
         raise ValueError(f"{path}: is not a VOC annotation with VOC's 20 classes: {error}") from error
     return size, objects
-
-
-def _lookup(known: NDArray[np.int64], wanted: list[int], where: str) -> NDArray[np.int64]:
-    """Returns the position of each wanted id among the known ones."""
-    values, order = np.array(wanted, dtype=np.int64), np.argsort(known)
-    if not len(values):
-        return values
-    place = np.searchsorted(known, values, sorter=order).clip(max=max(len(known) - 1, 0))
-    found = order[place] if len(known) else place
-    unknown = values[known[found] != values] if len(known) else values
-    if len(unknown):
-        raise ValueError(f"{where} {unknown[0]}, which is not in the file's list")
-    return found
 
 
 def _pack(image_of: NDArray[np.int64], **arrays: Any) -> BoxAnnotations:

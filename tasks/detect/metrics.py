@@ -16,7 +16,8 @@ from torchmetrics import Metric
 from torchvision.ops import box_iou
 
 from heads import Detections
-from tasks.detect.annotations import BoxAnnotations, read_coco
+from tasks.coco import read_coco
+from tasks.detect.annotations import BoxAnnotations
 
 # The order of pycocotools' stats.
 COCO_FIGURES = (

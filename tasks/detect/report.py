@@ -10,7 +10,8 @@ from torch import Tensor
 
 from heads import Detections
 from tasks.detect.metrics import RECALLS, Evaluation
-from tasks.pictures import colour_of, draw_boxes, draw_curves, grid, new_figure, save_figure, write_png
+from tasks.pictures import colour_of, draw_boxes, draw_curves, grid, new_figure, plot_bars, save_figure, write_png
+from tasks.report import print_table, write_metrics
 
 # Detections under this score are left out of pictures.
 SHOWN_SCORE = 0.3
@@ -30,9 +31,7 @@ def write_report(folder: Path, evaluation: Evaluation, shown: Sequence[Shown], f
         shown: images (3, H, W) uint8 with detections, true boxes and labels, all in pixels of the image.
         facts: what else metrics.json should say: checkpoint, epoch, step, ...
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    figures = {f"val/{name}": round(value, 6) for name, value in evaluation.figures.items()}
-    (folder / "metrics.json").write_text(json.dumps(figures | facts | {"per_class": evaluation.per_class}, indent=2) + "\n")
+    write_metrics(folder, evaluation.figures, facts | {"per_class": evaluation.per_class})
     (folder / "detections.json").write_text(json.dumps(evaluation.detections))
     names = list(evaluation.per_class)
     pictures = folder / "pictures"
@@ -44,7 +43,9 @@ def write_report(folder: Path, evaluation: Evaluation, shown: Sequence[Shown], f
         "average precision": ["val/AP", "val/AP50", "val/AP75"],
     }
     draw_curves(folder / "metrics.csv", curves, pictures / "curves.png")
-    _print_table(evaluation, folder)
+    print_table("Classes", ("class", "AP", "AP50"), [(name, *row.values()) for name, row in evaluation.per_class.items()])
+    print_table("COCO evaluation", ("figure", "value"), list(evaluation.figures.items()))
+    print(f"results are in {folder}")
 
 
 def _compare(shown: Shown, names: Sequence[str]) -> Tensor:
@@ -85,34 +86,5 @@ def _draw_precision_recall(evaluation: Evaluation, path: Path) -> None:
             curves.plot(RECALLS, precision[index][:, present].mean(axis=1), label=threshold)
     curves.set(title="precision and recall, mean over classes", xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     curves.legend()
-    # The twenty best and the twenty worst of many classes, so that names stay readable.
-    scored = sorted(((name, row["AP"]) for name, row in evaluation.per_class.items() if row["AP"] >= 0), key=lambda item: item[1])
-    scored = scored if len(scored) <= 40 else scored[:20] + scored[-20:]
-    bars.barh([name for name, _ in scored], [value for _, value in scored], color="#0072B2")
-    bars.set(title="AP of each class", xlim=(0, 1))
-    bars.tick_params(axis="y", labelsize=8)
+    plot_bars(bars, {name: row["AP"] for name, row in evaluation.per_class.items() if row["AP"] >= 0}, "AP of each class")
     save_figure(figure, path)
-
-
-def _print_table(evaluation: Evaluation, folder: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    figures = Table(title="COCO evaluation")
-    figures.add_column("figure")
-    figures.add_column("value", justify="right")
-    for name, value in evaluation.figures.items():
-        figures.add_row(name, _show(value))
-    classes = Table(title="Classes")
-    for column in ("class", "AP", "AP50"):
-        classes.add_column(column, justify="left" if column == "class" else "right")
-    for name, row in evaluation.per_class.items():
-        classes.add_row(name, _show(row["AP"]), _show(row["AP50"]))
-    console = Console()
-    console.print(classes)
-    console.print(figures)
-    console.print(f"results are in {folder}", soft_wrap=True)
-
-
-def _show(value: float) -> str:
-    return "-" if value < 0 else f"{value:.3f}"

@@ -1,6 +1,5 @@
 """Augmentation of images with boxes by albumentations."""
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks the network for a newer version
+from tasks.augment import colours
 
 
 class Augmentation(ABC):
@@ -67,7 +66,7 @@ class LightAugmentation(Augmentation):
             A.BBoxSafeRandomCrop(p=self.crop),
             A.Resize(*size),
             A.HorizontalFlip(p=0.5),
-            *_colours(self.colour, self.colour),
+            *colours(self.colour, self.colour),
         ]
 
 
@@ -106,17 +105,7 @@ class SSDAugmentation(Augmentation):
         from tasks.detect.window import WindowResize
 
         window = WindowResize(size, self.expand, self.expand_probability, self.min_overlaps, self.min_scale, self.min_visibility)
-        return [window, A.HorizontalFlip(p=0.5), *_colours(self.colour / 4, self.colour)]
-
-
-def _colours(brightness: float, strength: float) -> list[Any]:
-    """Changes brightness by up to `brightness`, contrast and saturation by up to `strength`, hue by a tenth of it; none at 0.
-
-    At strength .5 these are the ranges of torchvision's RandomPhotometricDistort, SSD's colours for images in 0..1.
-    """
-    import albumentations as A
-
-    return [A.ColorJitter(brightness, strength, strength, hue=0.1 * strength, p=0.8)] if strength > 0 else []
+        return [window, A.HorizontalFlip(p=0.5), *colours(self.colour / 4, self.colour)]
 
 
 def apply(

@@ -4,16 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import albumentations as A
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.augment import Window, cut_window
+
 # Tries for a crop with the wanted overlap, as in SSD's code.
 ATTEMPTS = 50
-# Background of a zoomed-out image: ImageNet's mean colour.
-FILL = (124, 116, 104)
-
-Window = tuple[float, float, float, float]
 
 
 class WindowResize(A.DualTransform):  # type: ignore[misc]  # albumentations has no types
@@ -74,30 +71,8 @@ class WindowResize(A.DualTransform):  # type: ignore[misc]  # albumentations has
         return float(x1), float(y1), float(x2), float(y2)
 
     def apply(self, img: NDArray[np.uint8], window: Window, **params: Any) -> NDArray[np.uint8]:
-        """Puts the part of the image that is in the window where it belongs on a plain canvas."""
-        height, width = self.size
-        x1, y1, x2, y2 = window
-        scale = np.array([width / (x2 - x1), height / (y2 - y1)])
-        # The image's corners on the canvas, and the part of the canvas that they cover.
-        start = np.round(-np.array([x1, y1]) * scale).astype(int)
-        end = np.maximum(np.round((1 - np.array([x1, y1])) * scale).astype(int), start + 1)
-        seen = np.clip([start, end], 0, [width, height])
-        seen[0] = np.minimum(seen[0], [width - 1, height - 1])
-        ratio = np.array([img.shape[1], img.shape[0]]) / (end - start)
-        corners = np.round((seen - start) * ratio).astype(int)
-        left, top = np.minimum(corners[0], [img.shape[1] - 1, img.shape[0] - 1])
-        right, bottom = corners[1]
-        part = img[top : max(bottom, top + 1), left : max(right, left + 1)]
-        target = tuple(np.maximum(seen[1] - seen[0], 1).tolist())
-        # Bilinear as in evaluation, unless it would skip pixels.
-        interpolation = cv2.INTER_AREA if ratio.max() > 2 else cv2.INTER_LINEAR
-        resized: NDArray[np.uint8] = cv2.resize(part, target, interpolation=interpolation)  # type: ignore[assignment]
-        if resized.shape[:2] == (height, width):
-            return resized
-        canvas = np.empty((height, width, 3), dtype=np.uint8)
-        canvas[:] = FILL
-        canvas[seen[0, 1] : seen[0, 1] + resized.shape[0], seen[0, 0] : seen[0, 0] + resized.shape[1]] = resized
-        return canvas
+        """Resizes the window of the image."""
+        return cut_window(img, window, self.size)
 
     def apply_to_bboxes(self, bboxes: NDArray[np.float32], window: Window, **params: Any) -> NDArray[np.float32]:
         """Moves boxes, given in image sides, into the window."""

@@ -1,11 +1,9 @@
 """Detection data: COCO, VOC, one's own files in COCO's format, and the built-in shapes."""
 
-from tasks.detect.data.base import Batch, BoxData, BoxDataset, Sample, check_same_classes, collate
-from tasks.detect.data.sets import COCO_ARCHIVES, VOC_ARCHIVES, Coco, Shapes, Voc
+from tasks.detect.data.base import Batch, BoxData, BoxDataset, Sample, collate
+from tasks.detect.data.sets import Coco, Shapes, Voc
 
 __all__ = [
-    "COCO_ARCHIVES",
-    "VOC_ARCHIVES",
     "Batch",
     "BoxData",
     "BoxDataset",
@@ -13,6 +11,5 @@ __all__ = [
     "Sample",
     "Shapes",
     "Voc",
-    "check_same_classes",
     "collate",
 ]

@@ -3,41 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from tasks.coco import coco_sources
 from tasks.detect.annotations import BoxAnnotations, from_coco, from_voc
 from tasks.detect.data.base import BoxData
 from tasks.detect.transforms import Augmentation, LightAugmentation
-from tasks.download import Archive, fetch
+from tasks.download import COCO_ARCHIVES, VOC_ARCHIVES, fetch
 from tasks.labels import VOC_CLASSES
 from tasks.shapes import SHAPE_CLASSES, default_root, ensure_shapes
-
-COCO_URL = "http://images.cocodataset.org"
-COCO_ARCHIVES = (
-    Archive(
-        f"{COCO_URL}/annotations/annotations_trainval2017.zip",
-        "f4bbac642086de4f52a3fdda2de5fa2c",
-        "annotations/instances_val2017.json",
-    ),
-    Archive(f"{COCO_URL}/zips/val2017.zip", "442b8da7639aecaf257c1dceb8ba8c80", "val2017"),
-    Archive(f"{COCO_URL}/zips/train2017.zip", "cced6f7f71b7629ddf16f17bbcfab6b2", "train2017"),
-)
-VOC_URL = "http://host.robots.ox.ac.uk/pascal/VOC"
-VOC_ARCHIVES = (
-    Archive(
-        f"{VOC_URL}/voc2007/VOCtrainval_06-Nov-2007.tar",
-        "c52e279531787c972589f7e41ab4ae64",
-        "VOCdevkit/VOC2007/ImageSets/Main/trainval.txt",
-    ),
-    Archive(
-        f"{VOC_URL}/voc2007/VOCtest_06-Nov-2007.tar",
-        "b6e924de25625d8de591ea690078ad9f",
-        "VOCdevkit/VOC2007/ImageSets/Main/test.txt",
-    ),
-    Archive(
-        f"{VOC_URL}/voc2012/VOCtrainval_11-May-2012.tar",
-        "6cd6e144f989b92b3379bac3b3de84fd",
-        "VOCdevkit/VOC2012/ImageSets/Main/trainval.txt",
-    ),
-)
+from tasks.voc import fetch_devkit, split_pairs
 
 
 class Coco(BoxData):
@@ -70,12 +43,8 @@ class Coco(BoxData):
         num_workers: int = 2,
     ) -> None:
         super().__init__(size, batch_size, augmentation, num_workers)
-        base = Path(root)
-        self.root, self.download = base, download
-        self.sources = {
-            "train": (Path(train_images or base / "train2017"), Path(train_annotations or base / "annotations/instances_train2017.json")),
-            "val": (Path(val_images or base / "val2017"), Path(val_annotations or base / "annotations/instances_val2017.json")),
-        }
+        self.root, self.download = Path(root), download
+        self.sources = coco_sources(self.root, train_images, train_annotations, val_images, val_annotations)
         self._read: dict[str, BoxAnnotations] = {}
 
     def prepare_data(self) -> None:
@@ -129,17 +98,12 @@ class Voc(BoxData):
     ) -> None:
         super().__init__(size, batch_size, augmentation, num_workers)
         self.root, self.download, self.train_difficult = Path(root), download, train_difficult
-        wrong = [split for split in [*train_splits, *val_splits] if split.count("/") != 1]
-        if wrong:
-            raise ValueError(f"split {wrong[0]!r} is not possible; accepted: year/split, such as 2012/trainval")
-        self.splits = {"train": train_splits, "val": val_splits}
+        self.splits = {"train": split_pairs(train_splits), "val": split_pairs(val_splits)}
 
     def prepare_data(self) -> None:
         """Downloads VOC where `download` says so."""
         if self.download:
-            if self.root.name != "VOCdevkit":
-                raise ValueError(f"root {self.root} cannot be downloaded to; accepted: a folder named VOCdevkit, as in the archives")
-            fetch(VOC_ARCHIVES, self.root.parent)
+            fetch_devkit(self.root, VOC_ARCHIVES)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -148,8 +112,7 @@ class Voc(BoxData):
 
     def annotations(self, split: str) -> BoxAnnotations:
         """Reads the boxes of `train` or `val`."""
-        pairs = [(year, name) for year, _, name in (s.partition("/") for s in self.splits[split])]
-        read = from_voc(self.root, pairs)
+        read = from_voc(self.root, self.splits[split])
         if split == "train" and self.train_difficult:
             read.ignored[:] = False
         return read

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.detect.annotations import BoxAnnotations, from_coco, from_voc, read_coco
+from tasks.coco import read_coco
+from tasks.detect.annotations import BoxAnnotations, from_coco, from_voc
 from tasks.labels import VOC_CLASSES
 
 IMAGES = [

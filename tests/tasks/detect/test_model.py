@@ -12,7 +12,8 @@ from PIL import Image
 
 from backbones import MobileNetV2
 from heads import SSD, AnchorRule, Detections, FocalLoss, SSDLite, Suppression
-from tasks.detect.model import Detector, load_checkpoint
+from tasks.checkpoint import load_checkpoint
+from tasks.detect.model import Detector
 from tasks.images import read_image, resize_image
 
 NAMES = ("cat", "dog", "owl")

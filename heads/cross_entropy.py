@@ -1,0 +1,74 @@
+"""Losses on the classes of pixels; those of segmentation-models-pytorch fit in their place."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from heads.base import IGNORE_INDEX
+
+
+class CrossEntropyLoss(nn.Module):
+    """Softmax cross-entropy as the mean over all pixels that are not void; 0 where all are.
+
+    Args:
+        class_weights: weight of each class, to raise rare ones; the mean is weighted by them. None counts all alike.
+        ignore_index: value of void pixels.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(self, class_weights: Sequence[float] | None = None, ignore_index: int = IGNORE_INDEX) -> None:
+        super().__init__()
+        self.ignore_index = ignore_index
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.register_buffer("class_weights", weights, persistent=False)
+
+    def forward(self, logits: Tensor, masks: Tensor) -> Tensor:
+        """Returns the scalar loss of (B, K, H, W) logits and (B, H, W) int64 masks.
+
+        Raises:
+            ValueError: there is another number of class weights than of classes.
+        """
+        weights = self.class_weights
+        if weights is not None and len(weights) != logits.shape[1]:
+            raise ValueError(f"class_weights has {len(weights)} values; accepted: {logits.shape[1]}, one a class, background included")
+        total = F.cross_entropy(logits, masks, weights, ignore_index=self.ignore_index, reduction="sum")
+        valid = masks != self.ignore_index
+        if weights is None:
+            return total / valid.sum().clamp(min=1)
+        counted = weights[masks.where(valid, 0)] * valid
+        return total / counted.sum().clamp(min=torch.finfo(counted.dtype).tiny)
+
+
+class OHEMLoss(nn.Module):
+    """Cross-entropy on hard pixels only (online hard example mining: Shrivastava et al. 2016).
+
+    A pixel is hard where its true class has a probability under `threshold`; at least a share `min_kept` of the pixels is kept.
+
+    Args:
+        threshold: probability in 0..1; .7 is the usual one.
+        min_kept: least share of the batch's pixels, in 0..1.
+        ignore_index: value of void pixels.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(self, threshold: float = 0.7, min_kept: float = 0.1, ignore_index: int = IGNORE_INDEX) -> None:
+        super().__init__()
+        if not (0 < threshold <= 1 and 0 <= min_kept <= 1):
+            raise ValueError(f"threshold {threshold}, min_kept {min_kept}: accepted: a threshold over 0 to 1, a share of 0 to 1")
+        self.threshold, self.min_kept, self.ignore_index = threshold, min_kept, ignore_index
+
+    def forward(self, logits: Tensor, masks: Tensor) -> Tensor:
+        """Returns the scalar loss of (B, K, H, W) logits and (B, H, W) int64 masks."""
+        losses = F.cross_entropy(logits, masks, ignore_index=self.ignore_index, reduction="none").flatten()
+        valid = masks.flatten() != self.ignore_index
+        limit = torch.full_like(losses[0], -math.log(self.threshold))
+        if kept := round(self.min_kept * losses.numel()):
+            limit = limit.minimum(losses.detach().topk(kept).values[-1])
+        hard = valid & (losses.detach() >= limit)
+        return (losses * hard).sum() / hard.sum().clamp(min=1)

@@ -1,0 +1,107 @@
+"""What the data of all tasks share: splits, loaders and their workers."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader
+
+
+class TaskData(L.LightningDataModule, ABC):
+    """A data set with a training and a validation split.
+
+    Its data sets have `annotations` (`class_names`, `source` and `files`) and a `pipeline` of albumentations.
+
+    Args:
+        size: height and width of the network's input in pixels.
+        batch_size: images a step and process.
+        num_workers: loader processes; 0 loads in the training process.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    # Joins samples to a batch.
+    collate: Callable[[Any], Any]
+
+    def __init__(self, size: tuple[int, int], batch_size: int, num_workers: int) -> None:
+        super().__init__()
+        if batch_size < 1 or num_workers < 0 or min(size) < 1:
+            raise ValueError(
+                f"size {size}, batch_size {batch_size}, num_workers {num_workers}: sizes and batches are at least 1, workers at least 0"
+            )
+        self.size, self.batch_size, self.num_workers = size, batch_size, num_workers
+
+    @property
+    @abstractmethod
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, see `tasks.labels`."""
+
+    @abstractmethod
+    def dataset(self, split: str) -> Any:
+        """Builds the data set of `train`, augmented, or of `val`."""
+
+    def setup(self, stage: str) -> None:
+        """Reads the annotations.
+
+        Raises:
+            ValueError: they cannot be read, or the splits have different classes.
+        """
+        if not hasattr(self, "val_set"):
+            self.val_set = self.dataset("val")
+        if stage == "fit" and not hasattr(self, "train_set"):
+            self.train_set = self.dataset("train")
+            if not len(self.train_set):
+                raise ValueError(f"{self.train_set.annotations.source or 'the training split'}: holds no images to train on")
+            check_same_classes(self.train_set.annotations, self.val_set.annotations)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled; the last, smaller batch is left out where there is a full one."""
+        world_size = self.trainer.world_size if self.trainer else 1
+        return self._loader(self.train_set, shuffle=True, drop_last=len(self.train_set) // world_size >= self.batch_size)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Every image once, in order."""
+        return self._loader(self.val_set)
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """The validation images: none of these data sets has public test annotations."""
+        return self._loader(self.val_set)
+
+    def _loader(self, dataset: Any, shuffle: bool = False, drop_last: bool = False) -> DataLoader[Any]:
+        if self.num_workers == 0:
+            dataset.pipeline.set_random_seed(torch.initial_seed() % 2**32)  # else the run's seed does not reach it
+        return DataLoader(
+            dataset,
+            self.batch_size,
+            shuffle=shuffle,
+            drop_last=drop_last,
+            num_workers=self.num_workers,
+            collate_fn=self.collate,
+            worker_init_fn=partial(_start_worker, rank=self.trainer.global_rank if self.trainer else 0),
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def _start_worker(number: int, rank: int) -> None:
+    import cv2
+
+    cv2.setNumThreads(0)  # else every worker starts as many threads as there are cores
+    info: Any = torch.utils.data.get_worker_info()  # never None in a worker
+    info.dataset.pipeline.set_random_seed((info.seed + rank * 1_000_003) % 2**32)  # else all workers draw the same augmentations
+
+
+def check_same_classes(train: Any, val: Any) -> None:
+    """Refuses annotations with different classes, which would train and score 0 in silence.
+
+    Raises:
+        ValueError: names the classes that only one split has, or says that their order differs.
+    """
+    if train.class_names != val.class_names:
+        differing = set(train.class_names) ^ set(val.class_names)
+        what = f"the classes {', '.join(sorted(differing))}" if differing else "the order of the classes"
+        raise ValueError(f"{train.source} and {val.source} differ in {what}; both need the same categories")

@@ -1,0 +1,129 @@
+"""What the plain models of all tasks share: normalisation, and files that rebuild them."""
+
+import logging
+from abc import ABC
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from backbones import Backbone
+from backbones.spec import Described, describe, rebuild
+from backbones.weights import fill
+from tasks.checkpoint import load_checkpoint
+
+# Mean and standard deviation of ImageNet's RGB in 0..1, as torchvision's weights expect.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+log = logging.getLogger("lightning.pytorch")
+
+
+class TaskModel(nn.Module, ABC):
+    """A backbone with a head that takes images as they are.
+
+    Args:
+        backbone: makes the features.
+        head: turns them into predictions.
+        class_names: names of the classes, see `tasks.labels`.
+        size: height and width of the network's input in pixels.
+        mean: per channel, of RGB in 0..1, subtracted from images.
+        std: per channel, of RGB in 0..1, that images are then divided by.
+    """
+
+    # What checkpoints call the model, and what its head must be.
+    kind: ClassVar[str]
+    head_class: ClassVar[type[Described]]
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: nn.Module,
+        class_names: Sequence[str],
+        size: tuple[int, int],
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head: Any = head
+        self.class_names = tuple(class_names)
+        self.size = (int(size[0]), int(size[1]))
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Turns (B, 3, H, W) RGB, uint8 in 0..255 or float in 0..1, into what the backbone takes."""
+        pixels = images.float() / 255 if images.dtype == torch.uint8 else images
+        return (pixels - self.mean) / self.std
+
+    def describe(self) -> dict[str, Any]:
+        """Returns plain values from which `from_checkpoint` builds the same architecture.
+
+        Raises:
+            ValueError: a part was built with arguments that cannot be written down.
+        """
+        return {
+            "backbone": describe(self.backbone),
+            "head": describe(self.head, skip=("taps", "num_classes")),
+            "class_names": list(self.class_names),
+            "size": list(self.size),
+            "mean": self.mean.flatten().tolist(),
+            "std": self.std.flatten().tolist(),
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Writes a file of tensors and plain values for `from_checkpoint`, which Lightning can load too."""
+        weights = {f"model.{name}": value for name, value in self.state_dict().items()}
+        torch.save({self.kind: self.describe(), "state_dict": weights, "pytorch-lightning_version": L.__version__}, path)
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path) -> Self:
+        """Rebuilds a model from a run's checkpoint or from a file that `save` wrote; runs no code from it.
+
+        Returns:
+            The model in evaluation mode, on the CPU; averaged weights (EMA) where the run kept them.
+
+        Raises:
+            ValueError: the file cannot be read, or holds no such model.
+        """
+        checkpoint = load_checkpoint(path)
+        spec = dict(description(checkpoint, cls.kind, path))
+        backbone, head_spec = rebuild(spec.pop("backbone"), Backbone), spec.pop("head")
+        model = cls(backbone, lambda taps, num_classes: rebuild(head_spec, cls.head_class, taps, num_classes), **spec)  # type: ignore[arg-type]
+        try:
+            model.load_state_dict(_weights(checkpoint))
+        except RuntimeError as error:
+            raise ValueError(f"{path}: its weights do not fit its own description: {error}") from error
+        return model.eval()
+
+    def load_weights(self, path: str | Path, strict: bool = True) -> None:
+        """Takes the weights of a checkpoint that was made with the same or, unless `strict`, a similar architecture.
+
+        Raises:
+            ValueError: the file cannot be read, nothing in it fits, or (`strict`) something does not fit.
+        """
+        fill(self, _weights(load_checkpoint(path)), str(path), strict)
+
+
+def description(checkpoint: dict[str, Any], kind: str, path: object) -> dict[str, Any]:
+    """Returns what a checkpoint says of its model.
+
+    Raises:
+        ValueError: it holds no model of that kind.
+    """
+    if kind not in checkpoint:
+        raise ValueError(f"{path}: holds no {kind}; accepted: a run's checkpoint, or a file of {kind.capitalize()}.save")
+    found: dict[str, Any] = checkpoint[kind]
+    return found
+
+
+def _weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+    # A training module holds the model as its attribute `model`.
+    return {name.removeprefix("model."): value for name, value in checkpoint.get("state_dict", {}).items()}

@@ -1,0 +1,60 @@
+"""Running a checkpoint over image files, for all tasks."""
+
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tasks.images import RGBImage, read_image
+from tasks.model import TaskModel
+from tasks.run_folder import run_folder_of
+
+
+def output_folder(output: str | None, ckpt_path: str) -> Path:
+    """Returns the folder that was asked for, or `predict` in the checkpoint's run, or `predictions`."""
+    run = run_folder_of(Path(ckpt_path))
+    return Path(output) if output else (run / "predict" if run else Path("predictions"))
+
+
+def move(model: TaskModel, device: str) -> None:
+    """Moves a model to `cpu`, `cuda`, ... or, for `auto`, to a GPU where there is one.
+
+    Raises:
+        ValueError: the device cannot be used.
+    """
+    import torch
+
+    try:
+        model.to(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def predict_files(
+    files: list[Path], folder: Path, one: Callable[[RGBImage, str], dict[str, Any]], write: Callable[[list[dict[str, Any]]], object]
+) -> None:
+    """Goes through image files; those that cannot be read are named and skipped, and then the exit code is 1.
+
+    Args:
+        files: image files.
+        folder: for the results; made where it is missing.
+        one: turns an image into its results; also gets a file name without ending that no other image has.
+        write: gets the results of all images, each with its `file`.
+    """
+    from rich.progress import track
+
+    folder.mkdir(parents=True, exist_ok=True)
+    results: list[dict[str, Any]] = []
+    unreadable: list[str] = []
+    twins = Counter(file.stem for file in files)  # of different folders or endings
+    for number, file in enumerate(track(files, description="predict")):
+        try:
+            name = file.stem if twins[file.stem] == 1 else f"{file.stem}_{number:04d}"
+            results.append({"file": str(file)} | one(read_image(file), name))
+        except ValueError as error:
+            unreadable.append(str(error))
+    write(results)
+    print(f"{len(results)} of {len(files)} images done, results are in {folder}")
+    if unreadable:
+        sys.exit("\n".join([f"{len(unreadable)} skipped:", *unreadable]))

@@ -1,0 +1,104 @@
+"""Training and evaluation of a segmenter with Lightning."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD
+
+from backbones import Backbone, Tap
+from heads import IGNORE_INDEX, CrossEntropyLoss, DeepLabV3, SegmentationHead
+from tasks.model import IMAGENET_MEAN, IMAGENET_STD
+from tasks.module import OptimizerBuilder, TaskModule
+from tasks.optim import Poly, Schedule
+from tasks.segment.data import Batch
+from tasks.segment.metrics import ConfusionMatrix, Evaluation, evaluate
+from tasks.segment.model import Segmenter
+from tasks.segment.report import write_report
+
+# Validation images kept for the picture of predictions.
+SHOWN_IMAGES = 12
+
+
+class SegmentationModule(TaskModule):
+    """Wraps a `Segmenter` for training.
+
+    Args:
+        backbone: makes the features.
+        head: the segmentation head.
+        class_names: names of the classes, background first; given by the data.
+        size: height and width of the network's input in evaluation; given by the data.
+        mean: per channel, of RGB in 0..1, subtracted from images; ImageNet's unless the weights want another.
+        std: per channel, of RGB in 0..1, that images are then divided by.
+        loss: called with (B, K, H, W) logits and (B, H, W) int64 masks: `heads.CrossEntropyLoss`, `heads.OHEMLoss`, or one of
+            segmentation_models_pytorch.losses with mode multiclass and ignore_index 255.
+        scales: sizes at which evaluation looks at an image, in sizes of the input (.5 .75 1 1.25 1.5 1.75 in the MobileNetV2 paper,
+            table 7); probabilities are averaged.
+        flip: whether evaluation looks at the mirror image too.
+        sliding: whether evaluation moves a window of `size` over larger images, instead of reducing them to it.
+        optimizer: the optimizer; weight decay applies to convolution weights only.
+        schedule: learning rate over the run; its peak is the optimizer's.
+        channels_last: keep images and weights in channels_last order, which is faster on CPUs and GPUs.
+        weights: a segmentation checkpoint to start from, backbone and head.
+        strict_weights: refuse one that lacks a parameter or has it in another shape, instead of naming what was skipped.
+    """
+
+    model_class = Segmenter
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        class_names: Sequence[str],
+        head: Callable[[dict[str, Tap], int], SegmentationHead] = DeepLabV3,
+        size: tuple[int, int] = (513, 513),
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        loss: nn.Module | None = None,
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+        sliding: bool = False,
+        optimizer: OptimizerBuilder = lambda params: SGD(params, lr=0.02, momentum=0.9, weight_decay=4e-5),
+        schedule: Schedule = Poly(),
+        channels_last: bool = True,
+        weights: str | None = None,
+        strict_weights: bool = True,
+    ) -> None:
+        model = Segmenter(backbone, head, class_names, size, mean, std, scales, flip, sliding)
+        super().__init__(model, optimizer, schedule, channels_last, weights, strict_weights)
+        self.loss = loss or CrossEntropyLoss()
+        self.evaluation: Evaluation | None = None
+        self.shown: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Returns the loss of a batch of crops, at their size and in float32."""
+        images = torch.stack(batch.images).contiguous(memory_format=self.memory_format)
+        masks = torch.stack(batch.masks).long()
+        logits = self.model(images).float()
+        if not (masks != IGNORE_INDEX).any():  # of which some losses of segmentation_models_pytorch make no number
+            return {"pixel": logits.sum() * 0}
+        with torch.autocast(logits.device.type, enabled=False):
+            return {"pixel": self.loss(logits, masks)}
+
+    def on_validation_epoch_start(self) -> None:
+        """Starts counting pixels."""
+        images = len(self.trainer.datamodule.val_set)  # type: ignore[attr-defined]
+        self.confusion = ConfusionMatrix(len(self.model.class_names), images).to(self.device)
+        self.shown = []
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Counts the pixels of whole images, at the masks' own resolution."""
+        maps = self.model.segment(batch.images)
+        self.confusion.update(maps, batch.masks)
+        self.shown += list(zip(batch.images, batch.masks, maps, strict=True))[: SHOWN_IMAGES - len(self.shown)]
+
+    def on_validation_epoch_end(self) -> None:
+        """Evaluates the whole set and logs `val/mIoU`, `val/pixel_accuracy`, ..."""
+        self.evaluation = evaluate(self.confusion.compute().cpu().numpy(), self.model.class_names)
+        for name, value in self.evaluation.figures.items():
+            self.log(f"val/{name}", value, prog_bar=name == "mIoU", sync_dist=True)
+        if folder := self.report_folder:
+            write_report(folder, self.evaluation, self.shown, {"images": int(self.confusion.seen), "checkpoint": self.trainer.ckpt_path})
+
+    on_test_epoch_start = on_validation_epoch_start
+    test_step = validation_step
+    on_test_epoch_end = on_validation_epoch_end

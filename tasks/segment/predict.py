@@ -1,0 +1,63 @@
+"""Finding the class of every pixel of image files with a checkpoint."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from tasks.images import RGBImage
+
+
+def predict(
+    ckpt_path: str,
+    images: list[str] | str,
+    output: str | None = None,
+    scales: list[float] | None = None,
+    flip: bool = False,
+    sliding: bool = False,
+    device: str = "auto",
+) -> None:
+    """Finds the class of every pixel of images with a checkpoint and draws them.
+
+    Writes for each image a palette PNG of class indices at its own size (`masks/`) and an overlay with the names of what it shows
+    (`overlays/`), and one `shares.csv` with the share of each class in each image. A file that cannot be read is named and skipped, and the
+    exit code is then 1.
+
+    Args:
+        ckpt_path: a run's checkpoint, or a file that Segmenter.save wrote.
+        images: files, folders (searched through) and patterns such as 'photos/*.jpg'.
+        output: folder for the results; by default `predict` in the run's folder, or `predictions`.
+        scales: sizes at which to look at an image, in sizes of the network's input; by default the checkpoint's.
+        flip: look at the mirror image too.
+        sliding: move a window over larger images, instead of reducing them.
+        device: `cpu`, `cuda`, ... or `auto` for a GPU where there is one.
+    """
+    import torch
+
+    from tasks.images import find_images
+    from tasks.pictures import add_legend, overlay, voc_palette, write_mask, write_png
+    from tasks.predict import move, output_folder, predict_files
+    from tasks.segment.model import Segmenter
+
+    files = find_images([images] if isinstance(images, str) else images)
+    segmenter = Segmenter.from_checkpoint(ckpt_path)
+    segmenter.set_looks(scales or segmenter.scales, flip or segmenter.flip, sliding or segmenter.sliding)
+    move(segmenter, device)
+    folder, names = output_folder(output, ckpt_path), segmenter.class_names
+
+    def one(pixels: RGBImage, name: str) -> dict[str, Any]:
+        mask = segmenter.predict(pixels).cpu()
+        write_mask(mask.numpy(), folder / "masks" / f"{name}.png")
+        counts = torch.bincount(mask.flatten(), minlength=len(names))
+        seen = [v for v in counts.nonzero().flatten().tolist() if v > 0]
+        picture = overlay(torch.from_numpy(pixels).permute(2, 0, 1), mask)
+        write_png(add_legend(picture, [names[v] for v in seen], voc_palette()[seen]), folder / "overlays" / f"{name}.png")
+        return {"mask": f"masks/{name}.png"} | dict(zip(names, (counts / mask.numel()).tolist(), strict=True))
+
+    predict_files(files, folder, one, lambda results: _write_shares(results, ["file", "mask", *names], folder / "shares.csv"))
+
+
+def _write_shares(results: list[dict[str, Any]], columns: list[str], path: Path) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in results)
