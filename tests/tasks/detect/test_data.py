@@ -180,7 +180,7 @@ def test_picture_is_left_as_stored_where_the_annotations_have_that_size(root: Pa
 
 def test_picture_of_another_size_is_named(root: Path) -> None:
     write_turned(root, width=25, height=30)
-    with pytest.raises(ValueError, match=r"b\.png: is 30 pixels high and 20 wide, but 30 and 25 in .*val\.json"):
+    with pytest.raises(ValueError, match=r"b\.png: is 30 pixels high and 20 wide, but 30 and 25 in .*instances_val2017\.json"):
         ready(small(root), "validate").val_set[0]
 
 
