@@ -57,9 +57,9 @@ def draw_predictions(shown: Sequence[Shown], names: Sequence[str], path: Path) -
         names: class names; mask value v is `names[v]`.
         path: the PNG file to write.
     """
-    tiles = [_tile(overlay(image, mask)) for image, *masks in shown for mask in masks]
+    tiles = [torch.cat([_tile(overlay(image, mask)) for mask in masks], dim=2) for image, *masks in shown]
     seen = sorted({int(v) for _, *masks in shown for mask in masks for v in np.unique(mask.cpu()) if 0 < v < len(names)})
-    write_png(add_legend(grid(tiles, columns=6), [names[v] for v in seen], voc_palette()[seen]), path)
+    write_png(add_legend(grid(tiles, columns=3), [names[v] for v in seen], voc_palette()[seen]), path)
 
 
 def _tile(image: Tensor) -> Tensor:
