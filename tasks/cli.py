@@ -113,6 +113,8 @@ class TaskCLI(LightningCLI):
 
     def _with_description(self, args: list[str], checkpoint: str) -> list[str]:
         """Takes the model's settings from a file that has no run, before those of the command line."""
+        if not any(arg == "--data" or arg.startswith("--data=") for arg in args):
+            raise ValueError(f"{args[0]} of {checkpoint}, which belongs to no run, needs --data, such as tasks.{self.task}.data.Voc")
         spec = dict(description(load_checkpoint(checkpoint), self.kind, checkpoint))
         size = [] if _value_of(args, "--data.size") else [f"--data.size={json.dumps(spec['size'])}"]
         del spec["class_names"], spec["size"]  # given by the data
@@ -135,7 +137,9 @@ class TaskCLI(LightningCLI):
         if checkpoint == "last":
             checkpoint = str(latest_run_folder(base) / "checkpoints" / "last.ckpt")
         if checkpoint:
-            load_checkpoint(checkpoint)  # refuses what is missing, damaged or could run code, before anything is built
+            found = load_checkpoint(checkpoint)  # refuses what is missing, damaged or could run code, before anything is built
+            if self.subcommand == "fit" and "optimizer_states" not in found:
+                raise ValueError(f"{checkpoint}: holds no state of a training run to continue; start from it by --model.weights instead")
         elif self.subcommand != "fit":
             raise ValueError(f"{self.subcommand} needs --ckpt_path, the checkpoint of a run")
         # Passed to the trainer below: config.yaml must repeat the run, not continue it.

@@ -38,6 +38,7 @@ def convert(source: str, output: str) -> None:
     segmenter = Segmenter(backbone, head, VOC_MASK_CLASSES, (513, 513), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     modules = [*segmenter.backbone.modules(), *segmenter.head.modules()]
     unused = load_folded(modules, [*body_scopes(18), *DEEPLAB_SCOPES], tensors, source)
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
     segmenter.save(output)
     print(f"{len(tensors) - len(unused)} tensors used, {len(unused)} not{': ' if unused else ''}{', '.join(unused)}; written to {output}")
 

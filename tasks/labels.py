@@ -32,5 +32,26 @@ VOC_CLASSES = (
 # PASCAL VOC's segmentation classes: mask value v stands for `VOC_MASK_CLASSES[v]`.
 VOC_MASK_CLASSES = ("background", *VOC_CLASSES)
 
-# COCO's category ids of VOC's 20 classes, in VOC's order.
-COCO_IDS_OF_VOC = (5, 2, 16, 9, 44, 6, 3, 17, 62, 21, 67, 18, 19, 4, 1, 64, 20, 63, 7, 72)
+# COCO's names of VOC's 20 classes, in VOC's order.
+COCO_NAMES_OF_VOC = (
+    "airplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "dining table",
+    "dog",
+    "horse",
+    "motorcycle",
+    "person",
+    "potted plant",
+    "sheep",
+    "couch",
+    "train",
+    "tv",
+)

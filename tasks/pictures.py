@@ -176,7 +176,7 @@ def add_legend(image: Tensor, names: Sequence[str], colours: NDArray[np.uint8]) 
         colours: (N, 3) RGB, one a name.
 
     Returns:
-        (3, H', W) uint8, a new image.
+        (3, H', W) uint8.
     """
     import matplotlib
     from PIL import Image, ImageDraw, ImageFont

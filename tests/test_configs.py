@@ -2,7 +2,9 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -11,31 +13,64 @@ import yaml
 from PIL import Image
 
 from backbones import MobileNetV2
-from tasks.detect.__main__ import main
+from tasks.detect.__main__ import main as detect
 from tasks.detect.model import Detector
 from tasks.labels import VOC_CLASSES
+from tasks.model import TaskModel
+from tasks.pictures import write_mask
+from tasks.segment.__main__ import main as segment
+from tasks.segment.model import Segmenter
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml"))
+FOLDER = Path(__file__).parents[1] / "configs"
+CONFIGS = sorted(FOLDER.rglob("*.yaml"))
+
+
+class Task(NamedTuple):
+    """What differs between tasks: command line, kind of model, flags for small data, the figure that counts, and files of a run."""
+
+    main: Callable[[list[str]], None]
+    model: type[TaskModel]
+    flags: list[str]
+    figure: str
+    files: tuple[str, ...]
+
+
+TASKS = {
+    "detect": Task(detect, Detector, ["--data.size=[96, 96]"], "val/AP", ("detections.json", "pictures/precision_recall.png")),
+    "segment": Task(
+        segment,
+        Segmenter,
+        ["--data.size=[65, 65]", "--data.crop_size=[65, 65]"],
+        "val/mIoU",
+        ("confusion.csv", "pictures/classes.png"),
+    ),
+}
 
 QUICK = [
     *("--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1"),
     *("--trainer.num_sanity_val_steps=0", "--trainer.check_val_every_n_epoch=1", "--trainer.log_every_n_steps=1"),
-    *("--data.batch_size=2", "--data.num_workers=0", "--data.size=[96, 96]", "--trainer.enable_progress_bar=false"),
+    *("--data.batch_size=2", "--data.num_workers=0", "--trainer.enable_progress_bar=false"),
 ]
 
 
 def write_voc(root: Path) -> None:
-    """Writes a VOCdevkit of three images a split."""
-    for year, splits in (("2007", ("trainval", "test")), ("2012", ("trainval", "train", "val"))):
+    """Writes a VOCdevkit of three images a split, with boxes and masks."""
+    for year, splits in (("2007", ("trainval", "test")), ("2012", ("trainval", "train", "val", "train_aug"))):
         folder = root / f"VOC{year}"
-        for name in ("ImageSets/Main", "Annotations", "JPEGImages"):
+        lists, masks = ("ImageSets/Main", "ImageSets/Segmentation"), ("SegmentationClass", "SegmentationClassAug")
+        for name in (*lists, *masks, "Annotations", "JPEGImages"):
             (folder / name).mkdir(parents=True)
+        mask = np.zeros((120, 160), dtype=np.uint8)
+        mask[30:100, 20:90], mask[:5] = 5, 255
         for split in splits:
             names = [f"{year}_{split}_{n}" for n in range(3)]
-            (folder / "ImageSets/Main" / f"{split}.txt").write_text("\n".join(names))
+            for kind in lists:
+                (folder / kind / f"{split}.txt").write_text("\n".join(names))
             for name in names:
                 pixels = np.random.default_rng(0).integers(0, 255, size=(120, 160, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / "JPEGImages" / f"{name}.jpg")
+                for kind in masks:
+                    write_mask(mask, folder / kind / f"{name}.png")
                 box = "<bndbox><xmin>20</xmin><ymin>30</ymin><xmax>90</xmax><ymax>100</ymax></bndbox>"
                 (folder / "Annotations" / f"{name}.xml").write_text(
                     "<annotation><size><width>160</width><height>120</height></size>"
@@ -57,9 +92,9 @@ def small_data(tmp_path_factory: pytest.TempPathFactory, shapes_root: Path) -> d
         for kind, where in (("images", split), ("annotations", f"annotations/instances_{split}.json"))
     }
     return {
-        "tasks.detect.data.Voc": [f"--data.root={voc}"],
-        "tasks.detect.data.Coco": [f"--data.{name}={path}" for name, path in paths.items()],
-        "tasks.detect.data.Shapes": [f"--data.root={shapes_root}", "--data.train_images=8", "--data.val_images=4"],
+        "Voc": [f"--data.root={voc}"],
+        "Coco": [f"--data.{name}={path}" for name, path in paths.items()],
+        "Shapes": [f"--data.root={shapes_root}", "--data.train_images=8", "--data.val_images=4"],
     }
 
 
@@ -68,19 +103,26 @@ def test_config_trains_and_evaluates(
     config: Path, small_data: dict[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("backbones.mobilenet_v2.load_torchvision_weights", lambda *args, **kwargs: None)
-    content = yaml.safe_load(config.read_text())
-    main(["fit", "--config", str(config), *QUICK, *small_data[content["data"]["class_path"]], f"--runs={tmp_path}"])
-    run = tmp_path / "detect" / content["name"]
-    figures = json.loads((run / "metrics.json").read_text())
-    assert 0 <= figures["val/AP"] <= 1 or figures["val/AP"] == -1
-    for file in ("config.yaml", "metrics.csv", "detections.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt"):
+    monkeypatch.setattr(TaskModel, "load_weights", lambda *args, **kwargs: None)
+    content, task = yaml.safe_load(config.read_text()), TASKS[config.parent.name]
+    module, _, data = content["data"]["class_path"].rpartition(".")
+    assert module == f"tasks.{config.parent.name}.data"
+    task.main(["fit", "--config", str(config), *QUICK, *task.flags, *small_data[data], f"--runs={tmp_path}"])
+    run = tmp_path / config.parent.name / content["name"]
+    figure = json.loads((run / "metrics.json").read_text())[task.figure]
+    assert 0 <= figure <= 1 or figure == -1
+    for file in ("config.yaml", "metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt", *task.files):
         assert (run / file).is_file(), file
-    for picture in ("predictions", "precision_recall", "curves"):
-        with Image.open(run / "pictures" / f"{picture}.png") as drawn:
+    for picture in ("predictions.png", "curves.png", *(Path(file).name for file in task.files if file.endswith(".png"))):
+        with Image.open(run / "pictures" / picture) as drawn:
             assert min(drawn.size) > 100
     assert list(run.glob("events.out.tfevents*"))
-    detector = Detector.from_checkpoint(run / "checkpoints" / "best.ckpt")
-    assert detector(torch.zeros(1, 3, 96, 96)).class_logits.shape[2] == len(detector.class_names) + 1
+    model = task.model.from_checkpoint(run / "checkpoints" / "best.ckpt")
+    outputs = model(torch.zeros(1, 3, *model.size))
+    if isinstance(model, Detector):
+        assert outputs.class_logits.shape[2] == len(model.class_names) + 1
+    else:
+        assert outputs.shape == (1, len(model.class_names), *model.size)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
@@ -93,8 +135,9 @@ def test_config_has_a_header_and_is_named_after_its_run(config: Path) -> None:
     assert not re.search(r"REACHES|TIMES", head)
     assert {"data", "model", "trainer"} <= set(yaml.safe_load(text))
     assert yaml.safe_load(text)["name"] == config.stem
-    assert f"/{config.name}" in head or "python -m tasks.detect fit\n" in head
-    assert "channels" not in text.replace("extra_channels", "").replace("channels_last", "")
+    assert f"/{config.name}" in head or f"python -m tasks.{config.parent.name} fit\n" in head
+    # Widths of heads are their own; those of features come from the taps.
+    assert set(re.findall(r"\w*channels\w*", text)) <= {"channels", "extra_channels", "channels_last"}
 
 
 def test_paper_config_has_the_papers_size() -> None:
@@ -102,7 +145,7 @@ def test_paper_config_has_the_papers_size() -> None:
 
     from tasks.detect.module import DetectionModule
 
-    content = yaml.safe_load((CONFIGS[0].parent / "ssdlite320_mobilenet_v2_coco.yaml").read_text())["model"]
+    content = yaml.safe_load((FOLDER / "detect" / "ssdlite320_mobilenet_v2_coco.yaml").read_text())["model"]
     content["backbone"]["init_args"]["weights"] = None
     parser = ArgumentParser()
     parser.add_class_arguments(DetectionModule, "model")

@@ -6,31 +6,44 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonargparse import ArgumentParser
 
 from tasks import cli
-from tasks.detect.__main__ import main
+from tasks.convert import convert
+from tasks.detect.__main__ import main as detect
+from tasks.segment.__main__ import main as segment
 
+MAINS = {"detect": detect, "segment": segment}
 README = (Path(__file__).parents[1] / "README.md").read_text()
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
-def commands() -> list[list[str]]:
-    """The arguments of every `python -m tasks.detect` in the README and in the configs' headers."""
+def commands() -> list[tuple[str, list[str]]]:
+    """Module and arguments of every `python -m tasks.<module>` in the README and in the configs' headers."""
     blocks = re.findall(r"```bash\n(.*?)```", README, re.S)
     headers = [path.read_text().split("\nname:")[0].replace("# Command:", "").replace("\n#", "\n") for path in CONFIGS.rglob("*.yaml")]
-    lines = "\n".join([*blocks, *headers]).replace("\\\n", " ").splitlines()
-    return [shlex.split(line.split("python -m tasks.detect ", 1)[1]) for line in lines if "python -m tasks.detect " in line]
+    text = "\n".join([*blocks, *headers]).replace("\\\n", " ")
+    return [(module, shlex.split(args)) for module, args in re.findall(r"python -m tasks\.(\w+)[ ]*([^\n&|]*)", text)]
 
 
-@pytest.mark.parametrize("command", commands(), ids=lambda c: " ".join(c)[:70])
-def test_command_parses(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("module", "args"), commands(), ids=lambda part: part if isinstance(part, str) else " ".join(part)[:70])
+def test_command_parses(module: str, args: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[Any] = []
     monkeypatch.chdir(CONFIGS.parent)
+    if module == "convert":
+        parser = ArgumentParser()
+        parser.add_function_arguments(convert, as_positional=True)
+        parser.parse_args(args)
+        return
     monkeypatch.setattr(cli.TaskCLI, "before_instantiate_classes", lambda self: None)
     monkeypatch.setattr(cli.TaskCLI, "instantiate_classes", lambda self: None)
     monkeypatch.setattr(cli.TaskCLI, "_run_subcommand", lambda self, subcommand: ran.append(subcommand))
-    main([part for part in command if part != "&&"])
-    assert ran == [command[0]]
+    MAINS[module](args)
+    assert ran == [args[0]]
+
+
+def test_both_tasks_have_commands() -> None:
+    assert set(MAINS) <= {module for module, _ in commands()}
 
 
 def test_readme_has_both_setup_commands() -> None:
@@ -51,14 +64,16 @@ def test_python_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     from PIL import Image
 
     from backbones import MobileNetV2
-    from heads import SSDLite
+    from heads import DeepLabV3, SSDLite
     from tasks.detect.model import Detector
-    from tasks.labels import VOC_CLASSES
+    from tasks.labels import VOC_CLASSES, VOC_MASK_CLASSES
+    from tasks.segment.model import Segmenter
 
     monkeypatch.chdir(tmp_path)
-    Detector(MobileNetV2(width_mult=0.35), SSDLite, VOC_CLASSES, (96, 96)).save("best.ckpt")
+    Detector(MobileNetV2(width_mult=0.35), SSDLite, VOC_CLASSES, (96, 96)).save("Detector.ckpt")
+    Segmenter(MobileNetV2(["layer18"], width_mult=0.35), DeepLabV3, VOC_MASK_CLASSES, (65, 65)).save("Segmenter.ckpt")
     Image.new("RGB", (64, 48)).save("photo.jpg")
     blocks = re.findall(r"```python\n(.*?)```", README, re.S)
     assert blocks
     for block in blocks:
-        exec(re.sub(r'"[^"]*best\.ckpt"', '"best.ckpt"', block), {})
+        exec(re.sub(r'(\w+)\.from_checkpoint\("[^"]*"\)', r'\1.from_checkpoint("\1.ckpt")', block), {})

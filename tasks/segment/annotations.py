@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from PIL import Image
 from heads import IGNORE_INDEX
 from tasks.coco import positions, read_coco
 from tasks.images import SUFFIXES, RGBImage, read_annotated
+from tasks.labels import COCO_NAMES_OF_VOC, VOC_MASK_CLASSES
+from tasks.segment.polygons import draw
 from tasks.voc import read_split
 
 Mask = NDArray[np.uint8]
@@ -28,9 +30,14 @@ class MaskAnnotations(ABC):
         files: (I,) image paths.
         class_names: the K names, background first; mask value v stands for `class_names[v]`, 255 for void.
         source: the file or folder that the masks come from, for messages.
+
+    Raises:
+        ValueError: there are more classes than mask values.
     """
 
     def __init__(self, files: Sequence[str], class_names: Sequence[str], source: Path) -> None:
+        if len(class_names) > IGNORE_INDEX:
+            raise ValueError(f"{source}: has {len(class_names)} classes; accepted: up to {IGNORE_INDEX}, background included")
         self.files = np.array(files, dtype=np.str_)
         self.class_names, self.source = tuple(class_names), source
 
@@ -70,9 +77,10 @@ class MaskAnnotations(ABC):
         values: set[int] = set()
         for index in np.unique(np.linspace(0, len(self) - 1, min(CHECKED_MASKS, len(self))).astype(int)).tolist():
             values |= set(np.unique(self.read(index)[1]).tolist())
-        if values == {0, IGNORE_INDEX}:
+        if IGNORE_INDEX in values and values <= {0, IGNORE_INDEX}:
+            found = " and ".join(map(str, sorted(values)))
             raise ValueError(
-                f"{self.source}: its masks have the values 0 and {IGNORE_INDEX} only, and {IGNORE_INDEX} is void; objects need the values "
+                f"{self.source}: its masks have no values but {found}, and {IGNORE_INDEX} is void; objects need the values "
                 f"1 to {len(self.class_names) - 1}"
             )
 
@@ -155,32 +163,6 @@ class CocoMasks(MaskAnnotations):
         return mask
 
 
-def draw(segmentations: Sequence[Any], size: tuple[int, int], where: str) -> NDArray[np.bool_]:
-    """Draws the union of COCO segmentations (polygons, or run lengths, compressed or not).
-
-    Returns:
-        (H, W) bool.
-
-    Raises:
-        ValueError: one of them is neither.
-    """
-    from pycocotools import mask as rle
-
-    try:
-        encoded: list[Any] = []
-        for one in segmentations:
-            compressed = isinstance(one, dict) and isinstance(one["counts"], str)
-            found = one if compressed else rle.frPyObjects(one, *size)
-            encoded += found if isinstance(found, list) else [found]
-        decoded = rle.decode(rle.merge(encoded))
-    except Exception as error:  # pycocotools raises TypeError, ValueError, KeyError and plain Exception
-        raise ValueError(f"{where} has a segmentation that is neither polygons nor run lengths: {error}") from error
-    if decoded.shape != size:
-        raise ValueError(f"{where} has run lengths of {decoded.shape[0]} x {decoded.shape[1]} pixels; its image has {size[0]} x {size[1]}")
-    inside: NDArray[np.bool_] = decoded.astype(bool)
-    return inside
-
-
 def read_mask(path: str | Path) -> Mask:
     """Reads a mask's class indices; of a palette image, the indices and not the colours.
 
@@ -236,37 +218,53 @@ def from_folders(images: str | Path, masks: str | Path, class_names: Sequence[st
     """Pairs images and masks of the same name (without its ending).
 
     Raises:
-        ValueError: a folder is missing or empty, or an image has no mask.
+        ValueError: a folder is missing or empty, an image has no mask, or two files of a folder have the same name.
     """
-    found = {}
-    for folder in (Path(images), Path(masks)):
-        if not folder.is_dir():
-            raise ValueError(f"{folder}: no such folder")
-        found[folder] = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in SUFFIXES}
-    pictures, drawn = found[Path(images)], found[Path(masks)]
+    pictures, drawn = _by_name(Path(images)), _by_name(Path(masks))
     alone = [str(path) for name, path in pictures.items() if name not in drawn]
     if alone:
         raise ValueError(f"{alone[0]}: has no mask of the same name in {masks} ({len(alone)} of {len(pictures)} images have none)")
     return MaskFiles([str(p) for p in pictures.values()], [str(drawn[name]) for name in pictures], class_names, Path(images))
 
 
-def from_coco(path: str | Path, folder: str | Path, class_names: Sequence[str], labels: Mapping[int, int], min_pixels: int) -> CocoMasks:
+def _by_name(folder: Path) -> dict[str, Path]:
+    """The images of a folder by their names without ending."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir() if folder.is_dir() else []):
+        if path.suffix.lower() in SUFFIXES and found.setdefault(path.stem, path) != path:
+            raise ValueError(f"{path}: has the same name as {found[path.stem].name}; images and masks are paired by name")
+    if not found:
+        raise ValueError(f"{folder}: {'holds no images' if folder.is_dir() else 'no such folder'}")
+    return found
+
+
+def from_coco(path: str | Path, folder: str | Path, voc_labels: bool, min_pixels: int = 0) -> CocoMasks:
     """Reads the masks of an annotation file in COCO's format.
 
     Args:
         path: the JSON file.
         folder: where its images are.
-        class_names: the K names, background first.
-        labels: mask values of category ids; objects of other categories are background.
-        min_pixels: images with less area of those categories are left out.
+        voc_labels: VOC's 21 classes, taking COCO's categories of those names and other objects as background; otherwise background and all
+            categories of the file, by ascending id.
+        min_pixels: images with less area of those classes are left out.
 
     Raises:
-        ValueError: see `read_coco`; an annotation has no segmentation or names an unknown image; or `folder` does not exist.
+        ValueError: see `read_coco`; an annotation has no segmentation or names an unknown image; `folder` does not exist; or the file has
+            none of COCO's names.
     """
     path, folder = Path(path), Path(folder)
     data = read_coco(path)
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such image folder (of {path})")
+    categories = {c["id"]: str(c["name"]) for c in sorted(data["categories"], key=lambda category: category["id"])}
+    if voc_labels:
+        class_names: tuple[str, ...] = VOC_MASK_CLASSES
+        labels = {number: COCO_NAMES_OF_VOC.index(name) + 1 for number, name in categories.items() if name in COCO_NAMES_OF_VOC}
+        if not labels:
+            raise ValueError(f"{path}: has no category with a name of COCO's, such as person; set voc_labels to false to take its own")
+    else:
+        class_names = ("background", *categories.values())
+        labels = {number: label for label, number in enumerate(categories, start=1)}
     images = data["images"]
     wrong = [image["file_name"] for image in images if not (image.get("height") and image.get("width"))]
     if wrong:

@@ -59,6 +59,11 @@ class ConfusionMatrix(Metric):
                 self.counts += torch.bincount(pairs, minlength=256 * self.num_classes).view(256, self.num_classes)
                 self.seen += 1
 
+    def reset(self) -> None:
+        """Starts anew."""
+        super().reset()
+        self.visits = 0
+
     def _is_repeated(self) -> bool:
         # torch's DistributedSampler deals images out in turn and starts again where the last round is not full.
         several = torch.distributed.is_initialized()

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -80,27 +81,22 @@ class Segmenter(TaskModel):
         return cells
 
     @torch.no_grad()
-    def segment(self, images: Sequence[Tensor]) -> list[Tensor]:
+    def segment(self, images: Sequence[Tensor], enlarge: bool = False) -> list[Tensor]:
         """Finds the class of every pixel.
 
         Args:
             images: (3, H, W) uint8 RGB, one an image, of any size.
+            enlarge: whether smaller images are enlarged to the network's input, instead of padded.
 
         Returns:
             One (H, W) uint8 map of class indices an image.
         """
         if self.sliding:
-            return [self._slide(image) for image in images]
-        sizes = torch.tensor([image.shape[1:] for image in images])
-        shown = [self._reduce(image) for image in images]
-        pixels = torch.cat([self._padded(image, self.size) for image in shown])
-        scores = self._cells(pixels) if self.scales == (1.0,) and not self.flip else self._probabilities(pixels)
-        contents = torch.tensor([image.shape[1:] for image in shown])
-        maps: list[Tensor] = self.head.postprocess(scores, self.size, contents, sizes)
-        return maps
+            return [self._slide(image) if self._share(image) < 1 else self._whole([image], enlarge)[0] for image in images]
+        return self._whole(images, enlarge)
 
     def predict(self, image: str | Path | RGBImage) -> Tensor:
-        """Finds the class of every pixel of one image.
+        """Finds the class of every pixel of one image, whose longer side is brought to the network's input as in research/deeplab's demo.
 
         Args:
             image: a file, turned as its EXIF orientation says, or (H, W, 3) uint8 RGB pixels.
@@ -111,8 +107,8 @@ class Segmenter(TaskModel):
         Raises:
             ValueError: the file cannot be read as an image.
         """
-        pixels = read_image(image) if isinstance(image, (str, Path)) else image
-        return self.eval().segment([torch.from_numpy(pixels).permute(2, 0, 1).to(self.mean.device)])[0]
+        pixels = read_image(image) if isinstance(image, (str, Path)) else np.array(image)  # a copy: torch takes no views
+        return self.eval().segment([torch.from_numpy(pixels).permute(2, 0, 1).to(self.mean.device)], enlarge=True)[0]
 
     def describe(self) -> dict[str, Any]:
         """Returns plain values from which `from_checkpoint` builds the same architecture, see `TaskModel.describe`."""
@@ -123,15 +119,27 @@ class Segmenter(TaskModel):
         height, width = image.shape[1:]
         return F.pad(self.normalise(image[None]), (0, size[1] - width, 0, size[0] - height))
 
-    def _reduce(self, image: Tensor) -> Tensor:
-        """Makes a larger image fit into the input, keeping its sides' ratio."""
-        height, width = image.shape[1:]
-        share = min(self.size[0] / height, self.size[1] / width)
-        if share >= 1:
+    def _whole(self, images: Sequence[Tensor], enlarge: bool) -> list[Tensor]:
+        """Looks at whole images, each at the top left of the input."""
+        shown = [self._fit(image, enlarge) for image in images]
+        pixels = torch.cat([self._padded(image, self.size) for image in shown])
+        scores = self._cells(pixels) if self.scales == (1.0,) and not self.flip else self._probabilities(pixels)
+        contents, sizes = (torch.tensor([image.shape[1:] for image in group]) for group in (shown, images))
+        maps: list[Tensor] = self.head.postprocess(scores, self.size, contents, sizes)
+        return maps
+
+    def _share(self, image: Tensor) -> float:
+        """Size at which an image fills the input, in sizes of its own."""
+        return min(self.size[0] / image.shape[1], self.size[1] / image.shape[2])
+
+    def _fit(self, image: Tensor, enlarge: bool) -> Tensor:
+        """Makes a larger image fit into the input, keeping its sides' ratio; a smaller one too if wanted."""
+        share = self._share(image)
+        if share == 1 or (share > 1 and not enlarge):
             return image
-        size = (max(round(height * share), 1), max(round(width * share), 1))
-        reduced = F.interpolate(image[None].float(), size, mode="bilinear", antialias=True)[0]
-        return reduced.round().clamp(0, 255).to(torch.uint8)
+        size = [max(round(side * share), 1) for side in image.shape[1:]]
+        fitted = F.interpolate(image[None].float(), size, mode="bilinear", antialias=True)[0]
+        return fitted.round().clamp(0, 255).to(torch.uint8)
 
     def _probabilities(self, pixels: Tensor) -> Tensor:
         """(B, K, H, W) probabilities of normalised images, averaged over scales and mirror images."""

@@ -37,7 +37,8 @@ def write_report(folder: Path, evaluation: Evaluation, shown: Sequence[Shown], f
     pictures = folder / "pictures"
     if shown:
         draw_predictions(shown, names, pictures / "predictions.png")
-    _draw_classes(evaluation, pictures / "classes.png")
+    if evaluation.confusion.any():
+        _draw_classes(evaluation, pictures / "classes.png")
     curves = {"loss": ["train/loss"], "intersection over union": ["val/mIoU", "val/mIoU_present"], "accuracy": ["val/pixel_accuracy"]}
     draw_curves(folder / "metrics.csv", curves, pictures / "curves.png")
     print_table(

@@ -19,27 +19,25 @@ def write_train_aug(voc: Path, sbd: Path) -> None:
         sbd: SBD's folder benchmark_RELEASE/dataset.
 
     Raises:
-        ValueError: SBD's folder lacks its lists or a mask.
+        ValueError: one of the folders lacks a list or a mask.
     """
     from rich.progress import track
 
-    lists = voc / "ImageSets" / "Segmentation"
+    lists, folder = voc / "ImageSets" / "Segmentation", voc / "SegmentationClassAug"
     if (lists / "train_aug.txt").is_file():  # written last
         return
-    train, val = ((lists / f"{split}.txt").read_text().split() for split in ("train", "val"))
     try:
+        train, val = (set((lists / f"{split}.txt").read_text().split()) for split in ("train", "val"))
         annotated = {name for split in ("train", "val") for name in (sbd / f"{split}.txt").read_text().split()}
+        names = sorted((annotated | train) - val)
+        folder.mkdir(exist_ok=True)
+        for name in track(names, description=f"writing {folder}"):
+            if name in train:
+                shutil.copyfile(voc / "SegmentationClass" / f"{name}.png", folder / f"{name}.png")
+            else:
+                _convert(sbd / "cls" / f"{name}.mat", folder / f"{name}.png")
     except FileNotFoundError as error:
-        raise ValueError(f"{error.filename}: no such file; is {sbd} the folder dataset of SBD's benchmark_RELEASE?") from error
-    names = sorted((annotated | set(train)) - set(val))
-    folder = voc / "SegmentationClassAug"
-    folder.mkdir(exist_ok=True)
-    own = set(train)
-    for name in track(names, description=f"writing {folder}"):
-        if name in own:
-            shutil.copyfile(voc / "SegmentationClass" / f"{name}.png", folder / f"{name}.png")
-        else:
-            _convert(sbd / "cls" / f"{name}.mat", folder / f"{name}.png")
+        raise ValueError(f"{error.filename}: no such file; {voc} must be VOC2012 and {sbd} the folder dataset of SBD") from error
     unfinished = lists / "train_aug.part"
     unfinished.write_text("\n".join(names) + "\n")
     unfinished.rename(lists / "train_aug.txt")
@@ -50,6 +48,8 @@ def _convert(source: Path, target: Path) -> None:
 
     try:
         mask = loadmat(str(source))["GTcls"]["Segmentation"][0, 0]
+    except FileNotFoundError:
+        raise
     except Exception as error:  # scipy's readers raise many kinds
         raise ValueError(f"{source}: cannot be read as a mask of SBD: {error}") from error
     if mask.max() > 20 and (mask[mask > 20] != IGNORE_INDEX).any():

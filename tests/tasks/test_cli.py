@@ -120,16 +120,17 @@ def test_user_errors_are_one_sentence(
     assert said in f"{stopped.value}{capsys.readouterr().err}"
 
 
-def test_help_comes_without_the_heavy_imports() -> None:
+@pytest.mark.parametrize(("task", "head"), [("detect", "SSDLite"), ("segment", "DeepLabV3")])
+def test_help_comes_without_the_heavy_imports(task: str, head: str) -> None:
     # matplotlib is imported by torchmetrics, and that by Lightning.
     code = (
-        "import sys\nfrom tasks.detect.__main__ import main\n"
+        f"import sys\nfrom tasks.{task}.__main__ import main\n"
         "try: main(['fit', '--help'])\nexcept SystemExit: pass\n"
         "print('heavy:', {'albumentations', 'pycocotools', 'timm', 'cv2'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "heavy: set()" in done.stdout
-    assert "SSDLite" in done.stdout
+    assert head in done.stdout
     assert "MobileNetV2" in done.stdout
 
 

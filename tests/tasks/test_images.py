@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.images import find_images, read_image, resize_image
+from tasks.images import find_images, read_annotated, read_image, resize_image
 
 MESSY = Path(__file__).resolve().parents[3] / "shared" / "data" / "messy"
 Transpose = Image.Transpose
@@ -214,6 +214,38 @@ def _exif(orientation: int) -> Image.Exif:
     exif = Image.Exif()
     exif[0x0112] = orientation
     return exif
+
+
+@pytest.fixture
+def turned(tmp_path: Path) -> Path:
+    """6 x 10 stored pixels that EXIF turns to 10 x 6."""
+    Image.fromarray(noise(6, 10)).save(tmp_path / "turned.png", exif=_exif(6))
+    return tmp_path / "turned.png"
+
+
+@pytest.mark.parametrize("size", [(6, 10), (0, 0), (0, 10), (10, 0)])
+def test_annotated_image_is_read_as_stored_where_that_fits_or_nothing_is_said(turned: Path, size: tuple[int, int]) -> None:
+    assert np.array_equal(read_annotated(turned, size, "a.json"), noise(6, 10))
+
+
+def test_annotated_image_is_turned_where_the_annotations_are(turned: Path) -> None:
+    assert np.array_equal(read_annotated(str(turned), (10, 6), "a.json"), np.rot90(noise(6, 10), -1))
+
+
+def test_annotated_image_of_its_size_is_not_turned_upside_down(tmp_path: Path) -> None:
+    Image.fromarray(noise(6, 10)).save(tmp_path / "a.png", exif=_exif(3))
+    assert np.array_equal(read_annotated(tmp_path / "a.png", (6, 10), "a.json"), noise(6, 10))
+
+
+@pytest.mark.parametrize("size", [(6, 11), (5, 10), (12, 20)])
+def test_annotated_image_of_another_size_is_refused(turned: Path, size: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=rf"turned\.png: is 10 pixels high and 6 wide, but {size[0]} and {size[1]} in a\.json$"):
+        read_annotated(turned, size, "a.json")
+
+
+def test_missing_annotated_image_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"absent\.jpg: cannot be read as an image: no such file"):
+        read_annotated(tmp_path / "absent.jpg", (6, 10), "a.json")
 
 
 def test_resize_takes_height_then_width() -> None:

@@ -1,4 +1,4 @@
-"""Captioned boxes, grids and curves."""
+"""Captioned boxes, masks, legends, grids and curves."""
 
 from pathlib import Path
 
@@ -7,7 +7,21 @@ import pytest
 import torch
 from PIL import Image
 
-from tasks.pictures import PALETTE, colour_of, draw_boxes, draw_curves, grid, write_png
+from tasks.pictures import (
+    PALETTE,
+    add_legend,
+    colour_of,
+    draw_boxes,
+    draw_curves,
+    grid,
+    new_figure,
+    overlay,
+    plot_bars,
+    save_figure,
+    voc_palette,
+    write_mask,
+    write_png,
+)
 
 
 def test_colours_repeat_after_the_palette() -> None:
@@ -81,3 +95,127 @@ def test_curves_are_drawn_from_the_history(tmp_path: Path) -> None:
 def test_no_history_draws_nothing(tmp_path: Path) -> None:
     draw_curves(tmp_path / "absent.csv", {"loss": ["loss"]}, tmp_path / "curves.png")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("count", [1, 5, 40])
+def test_bars_are_drawn_worst_first(count: int) -> None:
+    _, (axis,) = new_figure(1)
+    values = {f"class {number}": (number * 7 % count) / count for number in range(count)}
+    plot_bars(axis, values, "IoU")
+    lengths = [bar.get_width() for bar in axis.patches]
+    assert lengths == sorted(values.values())
+    assert [values[label.get_text()] for label in axis.get_yticklabels()] == lengths
+    assert (axis.get_title(), axis.get_xlim()) == ("IoU", (0, 1))
+
+
+@pytest.mark.parametrize("count", [41, 80])
+def test_of_many_bars_the_worst_and_the_best_are_drawn(count: int) -> None:
+    _, (axis,) = new_figure(1)
+    plot_bars(axis, {str(number): number / 100 for number in reversed(range(count))}, "AP")
+    names = [label.get_text() for label in axis.get_yticklabels()]
+    assert names == [str(number) for number in (*range(20), *range(count - 20, count))]
+
+
+def test_no_bars_and_undefined_bars_are_drawn(tmp_path: Path) -> None:
+    figure, (left, right) = new_figure(2)
+    plot_bars(left, {}, "none")
+    plot_bars(right, {"cat": 0.5, "dog": float("nan")}, "undefined")
+    save_figure(figure, tmp_path / "deep" / "bars.png")
+    with Image.open(tmp_path / "deep" / "bars.png") as picture:
+        assert picture.size == (1200, 450)
+
+
+def test_palette_has_vocs_colours() -> None:
+    palette = voc_palette()
+    assert (palette.shape, palette.dtype) == ((256, 3), np.uint8)
+    known = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 7: (128, 128, 128), 8: (64, 0, 0), 15: (192, 128, 128), 20: (0, 64, 128)}
+    assert {value: tuple(palette[value].tolist()) for value in known} == known
+    assert palette[255].tolist() == [224, 224, 192]
+    assert len(np.unique(palette, axis=0)) == 256
+
+
+def test_palette_is_that_of_the_real_masks(shared: Path) -> None:
+    path = next((shared / "data" / "VOCdevkit" / "VOC2012" / "SegmentationClass").glob("*.png"))
+    with Image.open(path) as picture:
+        assert picture.getpalette()[: 21 * 3] == voc_palette()[:21].flatten().tolist()
+
+
+def test_written_mask_keeps_its_indices_and_has_vocs_colours(tmp_path: Path) -> None:
+    mask = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    for number, indices in enumerate((mask, mask.T, mask[::2, ::-3], mask[:1, :1])):
+        path = tmp_path / "deep" / f"{number}.png"
+        write_mask(indices, path)
+        with Image.open(path) as picture:
+            assert (picture.mode, picture.size) == ("P", indices.shape[::-1])
+            assert np.array_equal(np.asarray(picture), indices)
+            assert np.array_equal(np.asarray(picture.convert("RGB")), voc_palette()[indices])
+
+
+def test_overlay_leaves_background_and_mixes_the_rest() -> None:
+    image = torch.randint(256, (3, 2, 3), dtype=torch.uint8)
+    before = image.clone()
+    mask = torch.tensor([[0, 1, 15], [255, 0, 20]], dtype=torch.uint8)
+    mixed = overlay(image, mask, opacity=0.25)
+    assert (mixed.shape, mixed.dtype) == (image.shape, torch.uint8)
+    assert torch.equal(image, before)
+    painted = torch.from_numpy(voc_palette())[mask.int()].permute(2, 0, 1).clone()
+    painted[:, 1, 0] = 255  # void is white
+    expected = torch.where(mask == 0, image, 0.75 * image + 0.25 * painted)
+    assert (mixed - expected).abs().max() <= 0.5
+    assert torch.equal(mixed[:, mask == 0], image[:, mask == 0])
+
+
+@pytest.mark.parametrize("image_value", [0, 255])
+def test_overlay_of_full_and_of_no_opacity(image_value: int) -> None:
+    image, mask = torch.full((3, 16, 16), image_value, dtype=torch.uint8), torch.arange(256, dtype=torch.uint8).reshape(16, 16)
+    full = overlay(image, mask, opacity=1.0).permute(1, 2, 0).reshape(256, 3)
+    assert full[1:255].tolist() == voc_palette()[1:255].tolist()
+    assert (full[0].tolist(), full[255].tolist()) == ([image_value] * 3, [255] * 3)
+    assert torch.equal(overlay(image, mask, opacity=0.0), image)
+
+
+def test_overlay_of_background_is_an_equal_new_image() -> None:
+    image = torch.full((3, 4, 5), 9, dtype=torch.uint8)
+    mixed = overlay(image, torch.zeros(4, 5, dtype=torch.uint8))
+    assert torch.equal(mixed, image)
+    mixed[:] = 0
+    assert (image == 9).all()
+
+
+COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=np.uint8)
+
+
+def has_colour(image: torch.Tensor, colour: np.ndarray) -> bool:
+    return bool((image == torch.from_numpy(colour)[:, None, None]).all(dim=0).any())
+
+
+def test_legend_is_added_below_with_its_colours() -> None:
+    image = torch.randint(256, (3, 100, 300), dtype=torch.uint8)
+    before = image.clone()
+    with_legend = add_legend(image, ["cat", "dog", "cow"], COLOURS)
+    assert with_legend.dtype == torch.uint8
+    assert with_legend.shape[2] == 300
+    assert torch.equal(with_legend[:, :100], before)
+    strip = with_legend[:, 100:]
+    assert all(has_colour(strip, colour) for colour in COLOURS)
+    assert has_colour(strip, np.array([255, 255, 255], dtype=np.uint8))
+    assert not torch.equal(strip, add_legend(image, ["ant", "bee", "fly"], COLOURS)[:, 100:])
+
+
+def test_legend_takes_as_many_lines_as_it_needs() -> None:
+    images = [torch.zeros(3, 50, width, dtype=torch.uint8) for width in (300, 120, 60)]
+    heights = [add_legend(image, ["cat", "dog", "cow"], COLOURS).shape[1] - 50 for image in images]
+    assert heights == [heights[0], 2 * heights[0], 3 * heights[0]]
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 4), (3, 1, 200), (3, 900, 30)])
+def test_legend_of_tiny_and_narrow_images(shape: tuple[int, ...]) -> None:
+    image = torch.zeros(shape, dtype=torch.uint8)
+    with_legend = add_legend(image, ["a very long name of a class", "b"], COLOURS[:2])
+    assert with_legend.shape[2] == shape[2]
+    assert with_legend.shape[1] > shape[1]
+
+
+def test_no_names_add_nothing() -> None:
+    image = torch.randint(256, (3, 10, 20), dtype=torch.uint8)
+    assert torch.equal(add_legend(image, [], COLOURS[:0]), image)

@@ -54,7 +54,6 @@ def test_every_class_empty_pictures_and_both_sizes_are_there(data: dict[str, Any
     assert max(areas) > 96**2
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside pycocotools
 def test_boxes_and_areas_are_those_of_the_masks(data: dict[str, Any]) -> None:
     for annotation in data["annotations"]:
         pixels = rle.decode(annotation["segmentation"])

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.coco import coco_sources, read_coco
+from tasks.coco import coco_sources
 from tasks.download import COCO_ARCHIVES, SBD_ARCHIVE, VOC_ARCHIVES, fetch
-from tasks.labels import COCO_IDS_OF_VOC, VOC_MASK_CLASSES
+from tasks.labels import VOC_MASK_CLASSES
 from tasks.segment.annotations import MaskAnnotations, from_coco, from_folders, from_voc
 from tasks.segment.data.base import MaskData
 from tasks.segment.sbd import write_train_aug
@@ -53,7 +53,8 @@ class Voc(MaskData):
         """Downloads VOC 2012 and SBD where `download` says so."""
         if self.download:
             fetch_devkit(self.root, VOC_ARCHIVES[2:])
-            if any(split.endswith("_aug") for _, split in self.splits["train"]):
+            lists = self.root / "VOC2012" / "ImageSets" / "Segmentation"
+            if ("2012", "train_aug") in self.splits["train"] and not (lists / "train_aug.txt").is_file():
                 fetch([SBD_ARCHIVE], self.root.parent)
                 write_train_aug(self.root / "VOC2012", self.root.parent / "benchmark_RELEASE" / "dataset")
 
@@ -77,7 +78,7 @@ class Coco(MaskData):
         val_images: folder of the validation images, if not `root/val2017`.
         val_annotations: their annotation file, if not `root/annotations/instances_val2017.json`.
         download: fetch COCO 2017 (19 GB) into `root` where it is missing.
-        voc_labels: VOC's 20 classes and background, other objects being background; otherwise all categories of the file.
+        voc_labels: VOC's 20 classes and background, by COCO's names, other objects being background; otherwise all the file's categories.
         min_pixels: training images with less area of the classes are left out; 1000 in the usual COCO pretraining (torchvision's).
         size: height and width of the network's input in evaluation; larger images are reduced to it, smaller ones padded.
         crop_size: height and width of training crops; by default `size`.
@@ -105,6 +106,7 @@ class Coco(MaskData):
         super().__init__(size, crop_size, batch_size, augmentation, num_workers)
         self.root, self.download = Path(root), download
         self.voc_labels, self.min_pixels = voc_labels, min_pixels
+        self._read: dict[str, MaskAnnotations] = {}
         self.sources = coco_sources(self.root, train_images, train_annotations, val_images, val_annotations)
 
     def prepare_data(self) -> None:
@@ -115,22 +117,17 @@ class Coco(MaskData):
     @property
     def class_names(self) -> tuple[str, ...]:
         """VOC's 21 classes, or background and the names in the validation annotations by ascending category id."""
+        if self.voc_labels:
+            return VOC_MASK_CLASSES
         self.prepare_data()
-        return VOC_MASK_CLASSES if self.voc_labels else self._categories("val")[0]
+        return self.annotations("val").class_names
 
     def annotations(self, split: str) -> MaskAnnotations:
-        """Reads the annotations of `train` or `val`."""
-        folder, file = self.sources[split]
-        names, labels = self._categories(split)
-        return from_coco(file, folder, names, labels, self.min_pixels if split == "train" else 0)
-
-    def _categories(self, split: str) -> tuple[tuple[str, ...], dict[int, int]]:
-        """Class names, and the mask values of category ids."""
-        if self.voc_labels:
-            return VOC_MASK_CLASSES, {number: label for label, number in enumerate(COCO_IDS_OF_VOC, start=1)}
-        categories = sorted(read_coco(self.sources[split][1])["categories"], key=lambda category: category["id"])
-        names = ("background", *(str(category["name"]) for category in categories))
-        return names, {category["id"]: label for label, category in enumerate(categories, start=1)}
+        """Reads the annotations of `train` or `val`, once."""
+        if split not in self._read:
+            folder, file = self.sources[split]
+            self._read[split] = from_coco(file, folder, self.voc_labels, self.min_pixels if split == "train" else 0)
+        return self._read[split]
 
 
 class Folders(MaskData):
@@ -220,5 +217,4 @@ class Shapes(MaskData):
     def annotations(self, split: str) -> MaskAnnotations:
         """Reads the masks of `train` or `val` with the COCO reader."""
         folder = ensure_shapes(self.root, *self.counts, self.seed)
-        labels = {number: number for number in range(1, len(SHAPE_CLASSES) + 1)}
-        return from_coco(folder / "annotations" / f"instances_{split}.json", folder / split, self.class_names, labels, 0)
+        return from_coco(folder / "annotations" / f"instances_{split}.json", folder / split, voc_labels=False)

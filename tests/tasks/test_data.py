@@ -1,0 +1,156 @@
+"""Splits, loaders and workers of any task."""
+
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from tasks.data import TaskData, check_same_classes
+
+
+class Annotations(NamedTuple):
+    class_names: tuple[str, ...]
+    source: str | Path | None
+
+
+class Pipeline:
+    """Notes its seed and draws from it."""
+
+    def set_random_seed(self, seed: int) -> None:
+        self.seed = seed
+        self.random = np.random.default_rng(seed)
+
+
+class Numbers(torch.utils.data.Dataset[tuple[int, int, int]]):
+    def __init__(self, length: int, names: tuple[str, ...], source: str | None) -> None:
+        self.length, self.annotations, self.pipeline = length, Annotations(names, source), Pipeline()
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> tuple[int, int, int]:
+        return index, self.pipeline.seed, cv2.getNumThreads()
+
+
+class Data(TaskData):
+    """Counts which splits were built."""
+
+    collate = staticmethod(list)
+    class_names = ("cat",)
+
+    def __init__(self, length: int = 10, batch_size: int = 4, num_workers: int = 0, source: str | None = "train.json") -> None:
+        super().__init__((8, 8), batch_size, num_workers)
+        self.length, self.source = length, source
+        self.names = {"train": ("cat",), "val": ("cat",)}
+        self.built: list[str] = []
+
+    def dataset(self, split: str) -> Numbers:
+        self.built.append(split)
+        return Numbers(self.length if split == "train" else 5, self.names[split], self.source if split == "train" else "val.json")
+
+
+def ready(**options: Any) -> Data:
+    data = Data(**options)
+    data.setup("fit")
+    return data
+
+
+def test_splits_are_built_once_and_only_where_needed() -> None:
+    data = Data()
+    data.setup("validate")
+    assert data.built == ["val"]
+    for stage in ("fit", "fit", "test"):
+        data.setup(stage)
+    assert data.built == ["val", "train"]
+
+
+def test_empty_training_split_is_refused() -> None:
+    Data(length=0).setup("validate")
+    with pytest.raises(ValueError, match=r"^train\.json: holds no images to train on"):
+        ready(length=0)
+    with pytest.raises(ValueError, match=r"^the training split: holds no images to train on"):
+        ready(length=0, source=None)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("cat", "dog"), r"train\.json and val\.json differ in the classes dog; both need the same categories"),
+        (("cow", "dog"), r"differ in the classes cat, cow, dog"),
+    ],
+)
+def test_different_classes_of_the_splits_are_refused(names: tuple[str, ...], message: str) -> None:
+    data = Data()
+    data.names["train"] = names
+    data.setup("validate")
+    with pytest.raises(ValueError, match=message):
+        data.setup("fit")
+
+
+def test_order_of_the_classes_counts() -> None:
+    check_same_classes(Annotations(("a", "b"), None), Annotations(("a", "b"), None))
+    with pytest.raises(ValueError, match="differ in the order of the classes"):
+        check_same_classes(Annotations(("a", "b"), "x"), Annotations(("b", "a"), "y"))
+
+
+@pytest.mark.parametrize(
+    ("size", "batch_size", "num_workers"),
+    [((0, 8), 1, 0), ((8, -8), 1, 0), ((8, 8), 0, 0), ((8, 8), 1, -1)],
+)
+def test_arguments_out_of_range_are_refused(size: tuple[int, int], batch_size: int, num_workers: int) -> None:
+    with pytest.raises(ValueError, match="sizes and batches are at least 1, workers at least 0") as refused:
+        TaskData.__init__(Data(), size, batch_size, num_workers)
+    assert f"size {size}, batch_size {batch_size}, num_workers {num_workers}" in str(refused.value)
+
+
+@pytest.mark.parametrize(("length", "world_size", "dropped"), [(10, 1, True), (4, 1, True), (3, 1, False), (8, 2, True), (7, 2, False)])
+def test_last_batch_is_left_out_where_each_process_has_a_full_one(length: int, world_size: int, dropped: bool) -> None:
+    data = ready(length=length)
+    data.trainer = SimpleNamespace(world_size=world_size, global_rank=0)  # type: ignore[assignment]
+    assert data.train_dataloader().drop_last is dropped
+    assert data.val_dataloader().drop_last is False
+
+
+def test_evaluation_keeps_order_and_training_does_not() -> None:
+    data = ready(length=100, batch_size=100)
+    assert [index for batch in data.val_dataloader() for index, *_ in batch] == list(range(5))
+    assert [index for batch in data.test_dataloader() for index, *_ in batch] == list(range(5))
+    (batch,) = data.train_dataloader()
+    assert sorted(index for index, *_ in batch) == list(range(100))
+    assert [index for index, *_ in batch] != list(range(100))
+
+
+def test_run_seed_reaches_the_pipeline_without_workers() -> None:
+    torch.manual_seed(2**40 + 11)
+    data = ready()
+    data.train_dataloader()
+    assert data.train_set.pipeline.seed == (2**40 + 11) % 2**32
+
+
+def test_workers_have_their_own_seeds_and_one_opencv_thread() -> None:
+    batches = list(ready(length=8, num_workers=2).train_dataloader())
+    seeds = [{seed for _, seed, _ in batch} for batch in batches]
+    assert [len(found) for found in seeds] == [1, 1]
+    assert seeds[0] != seeds[1]
+    assert {threads for batch in batches for *_, threads in batch} <= {0, 1}
+
+
+def test_processes_have_their_own_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, "setNumThreads", lambda count: None)  # for the whole test run
+    seeds = set()
+    for rank in range(3):
+        data = ready(num_workers=1)
+        data.trainer = SimpleNamespace(world_size=3, global_rank=rank)  # type: ignore[assignment]
+        start: Any = data.train_dataloader().worker_init_fn
+        assert isinstance(start, partial)
+        info = SimpleNamespace(seed=2**32 - 1, dataset=data.train_set)
+        monkeypatch.setattr(torch.utils.data, "get_worker_info", lambda info=info: info)
+        start(0)
+        seeds.add(data.train_set.pipeline.seed)
+    assert len(seeds) == 3
+    assert all(0 <= seed < 2**32 for seed in seeds)
