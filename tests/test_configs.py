@@ -86,11 +86,11 @@ def small_data(tmp_path_factory: pytest.TempPathFactory, shapes_root: Path) -> d
     voc = tmp_path_factory.mktemp("voc") / "VOCdevkit"
     write_voc(voc)
     shapes = ensure_shapes(shapes_root, 8, 4)
-    paths = {
-        f"{split}_{kind}": shapes / where
-        for split in ("train", "val")
-        for kind, where in (("images", split), ("annotations", f"annotations/instances_{split}.json"))
-    }
+    paths = {f"{split}_images": shapes / split for split in ("train", "val")}
+    for split in ("train", "val"):  # with a name of COCO's
+        paths[f"{split}_annotations"] = voc.with_name(f"{split}.json")
+        content = (shapes / "annotations" / f"instances_{split}.json").read_text()
+        paths[f"{split}_annotations"].write_text(content.replace('"circle"', '"cat"'))
     return {
         "Voc": [f"--data.root={voc}"],
         "Coco": [f"--data.{name}={path}" for name, path in paths.items()],

@@ -131,7 +131,7 @@ def strides(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     segment = Segmenter.segment
 
     def spy(self: Segmenter, images: list[Tensor]) -> list[Tensor]:
-        seen.append(self.backbone.taps["layer18"].stride)
+        seen.append(self.backbone.taps["layer14"].stride)
         return segment(self, images)
 
     monkeypatch.setattr(Segmenter, "segment", spy)
