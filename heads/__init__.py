@@ -2,6 +2,7 @@
 
 from heads.anchors import AnchorRule
 from heads.base import IGNORE_INDEX, BoxPredictions, DetectionHead, Detections, SegmentationHead, Targets
+from heads.classifier import ClassifierHead
 from heads.cross_entropy import CrossEntropyLoss, OHEMLoss
 from heads.deeplabv3 import LRASPP, DeepLabV3
 from heads.multibox import FocalLoss, SigmoidLoss, SoftmaxLoss
@@ -15,6 +16,7 @@ __all__ = [
     "SSD",
     "AnchorRule",
     "BoxPredictions",
+    "ClassifierHead",
     "CrossEntropyLoss",
     "DeepLabV3",
     "DetectionHead",

@@ -1,0 +1,1 @@
+"""Image classification: MobileNetV2's own task, and the way to pretrain a backbone."""
