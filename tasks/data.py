@@ -1,12 +1,13 @@
 """What the data of all tasks share: splits, loaders and their workers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 
@@ -24,6 +25,10 @@ class TaskData(L.LightningDataModule, ABC):
         ValueError: an argument is out of range.
     """
 
+    # What the model takes over from the data: arguments of the training module that the command line fills in.
+    linked: ClassVar[tuple[str, ...]] = ("class_names", "size")
+    # The data set that messages name.
+    example: ClassVar[str] = "Voc"
     # Joins samples to a batch.
     collate: Callable[[Any], Any]
 
@@ -93,6 +98,11 @@ def _start_worker(number: int, rank: int) -> None:
     cv2.setNumThreads(0)  # else every worker starts as many threads as there are cores
     info: Any = torch.utils.data.get_worker_info()  # never None in a worker
     info.dataset.pipeline.set_random_seed((info.seed + rank * 1_000_003) % 2**32)  # else all workers draw the same augmentations
+
+
+def stack_images(images: Sequence[Tensor]) -> Tensor:
+    """Stacks (3, H, W) images of one size to (B, 3, H, W); memory stays in the order of channels_last."""
+    return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
 
 
 def check_same_classes(train: Any, val: Any) -> None:

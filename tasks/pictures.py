@@ -32,13 +32,11 @@ def draw_boxes(image: Tensor, boxes: Tensor, captions: Sequence[str], colours: S
     Returns:
         (3, H, W) uint8, a new image.
     """
-    import matplotlib
     from torchvision.utils import draw_bounding_boxes
 
     if len(boxes) == 0:
         return image.clone()
     longest = max(image.shape[-2:])
-    font = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a box under a pixel is drawn as a point
         drawn: Tensor = draw_bounding_boxes(
@@ -47,12 +45,46 @@ def draw_boxes(image: Tensor, boxes: Tensor, captions: Sequence[str], colours: S
             labels=[caption or None for caption in captions],
             colors=list(colours),
             width=max(1, round(longest / 250)),
-            font=str(font),
+            font=_font(),
             label_colors="black",
             fill_labels=True,
             font_size=max(9, round(longest / 32)),
         )
     return drawn
+
+
+def _font() -> str:
+    """The font of captions, which matplotlib brings."""
+    import matplotlib
+
+    return str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
+
+
+def captioned(image: Tensor, lines: Sequence[str], colour: str) -> Tensor:
+    """Puts a coloured frame around an image and lines of text below it; text that is too long is cut.
+
+    Args:
+        image: (3, H, W) uint8 RGB.
+        lines: the text; empty lines keep their place.
+        colour: of frame and text, #RRGGBB.
+
+    Returns:
+        (3, H', W') uint8.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    height, width = image.shape[1:]
+    border, text_size = max(2, width // 48), max(9, width // 14)
+    line, font = round(text_size * 1.3), ImageFont.truetype(_font(), text_size)
+    canvas = Image.new("RGB", (width + 2 * border, height + 2 * border + line * len(lines) + text_size // 3), "white")
+    draw = ImageDraw.Draw(canvas)
+    draw.rectangle((0, 0, width + 2 * border - 1, height + 2 * border - 1), fill=colour)
+    canvas.paste(Image.fromarray(image.permute(1, 2, 0).cpu().numpy()), (border, border))
+    for number, text in enumerate(lines):
+        while text and font.getlength(text) > width:
+            text = text.removesuffix("…")[:-1] + "…" if len(text) > 1 else ""
+        draw.text((border, height + 2 * border + number * line), text, fill=colour, font=font)
+    return torch.from_numpy(np.array(canvas)).permute(2, 0, 1)
 
 
 def write_png(image: Tensor, path: Path) -> None:
@@ -108,6 +140,27 @@ def plot_bars(axis, values: Mapping[str, float], title: str) -> None:  # type: i
     axis.barh([name for name, _ in ordered], [value for _, value in ordered], color=PALETTE[4])
     axis.set(title=title, xlim=(0, 1))
     axis.tick_params(axis="y", labelsize=8)
+
+
+def plot_confusion(figure, axis, counts: NDArray[np.int64], names: Sequence[str]) -> None:  # type: ignore[no-untyped-def]
+    """Draws a confusion matrix as shares of each true class, with numbers for ten classes or fewer.
+
+    Args:
+        figure: matplotlib figure.
+        axis: one of its axes.
+        counts: (K, K) counts by true and predicted class.
+        names: the K names.
+    """
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axis.grid(False)
+    figure.colorbar(axis.imshow(shares, vmin=0, vmax=1, cmap="Blues"))
+    axis.set(title="share of each true class", xlabel="predicted", ylabel="true")
+    axis.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
+    axis.set_yticks(range(len(names)), names, fontsize=8)
+    if len(names) <= 10:
+        for row, column in np.ndindex(shares.shape):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axis.text(column, row, f"{shares[row, column]:.2f}", ha="center", va="center", color=colour)
 
 
 def new_figure(plots: int, height: float = 4.5):  # type: ignore[no-untyped-def]  # matplotlib is imported only where it is used
@@ -178,13 +231,12 @@ def add_legend(image: Tensor, names: Sequence[str], colours: NDArray[np.uint8]) 
     Returns:
         (3, H', W) uint8.
     """
-    import matplotlib
     from PIL import Image, ImageDraw, ImageFont
 
     if not names:
         return image
     width, text_size = image.shape[2], max(12, min(image.shape[1:]) // 28)
-    font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), text_size)
+    font = ImageFont.truetype(_font(), text_size)
     line, places, x, y = round(text_size * 1.6), [], text_size // 2, 0
     for name in names:
         needed = round(font.getlength(name)) + 2 * text_size

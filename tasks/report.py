@@ -1,9 +1,13 @@
 """What the reports of all tasks share: metrics.json and tables on screen."""
 
+import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 def write_metrics(folder: Path, figures: Mapping[str, float], facts: Mapping[str, Any]) -> None:
@@ -17,6 +21,14 @@ def write_metrics(folder: Path, figures: Mapping[str, float], facts: Mapping[str
     folder.mkdir(parents=True, exist_ok=True)
     rounded = {f"val/{name}": round(value, 6) for name, value in figures.items()}
     (folder / "metrics.json").write_text(json.dumps(rounded | dict(facts), indent=2) + "\n")
+
+
+def write_confusion(folder: Path, confusion: NDArray[np.int64], names: Sequence[str]) -> None:
+    """Writes (K, K) counts by true and predicted class as `confusion.csv`."""
+    with (folder / "confusion.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["true / predicted", *names])
+        writer.writerows([name, *counts] for name, counts in zip(names, confusion.tolist(), strict=True))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -1,4 +1,4 @@
-"""The built-in data set: pictures of plain shapes on clutter, drawn by this module, written in COCO layout."""
+"""The built-in data set: pictures of plain shapes on clutter, drawn by this module, written in COCO layout or in a folder a class."""
 
 import json
 import os
@@ -51,11 +51,34 @@ def ensure_shapes(root: str | Path, train_images: int, val_images: int, seed: in
     return folder
 
 
-def draw_picture(rng: np.random.Generator) -> tuple[Image.Image, list[tuple[int, NDArray[np.bool_]]]]:
+def ensure_shape_folders(root: str | Path, train_images: int, val_images: int, seed: int = 0) -> Path:
+    """Draws pictures of one shape each and writes them where they are not there yet.
+
+    Args:
+        root: folder that holds all variants of the data set.
+        train_images: number of training pictures, spread evenly over the classes.
+        val_images: number of validation pictures, spread evenly over the classes.
+        seed: another seed draws other pictures.
+
+    Returns:
+        A folder with `train/<class>/` and `val/<class>/`.
+    """
+    folder = Path(root) / f"folders-v{VERSION}-{train_images}-{val_images}-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(Path(root) / ".lock"):  # the processes of one run may all come here
+        for number, (split, count) in enumerate((("train", train_images), ("val", val_images))):
+            if not (folder / split).is_dir():  # renamed last, so it stands for the whole split
+                _write_folders(folder / f"{split}.part", count, seed=(seed, number))
+                (folder / f"{split}.part").rename(folder / split)
+    return folder
+
+
+def draw_picture(rng: np.random.Generator, kind: int | None = None) -> tuple[Image.Image, list[tuple[int, NDArray[np.bool_]]]]:
     """Draws one picture.
 
     Args:
         rng: the source of everything random in it.
+        kind: index in `SHAPE_CLASSES` of the one shape to draw, near the middle and not too small; by default none to five of any kind.
 
     Returns:
         The picture, of 160 to 256 pixels a side, and for every object, back to front, its index in `SHAPE_CLASSES` and its visible
@@ -65,17 +88,28 @@ def draw_picture(rng: np.random.Generator) -> tuple[Image.Image, list[tuple[int,
     canvas = _background(rng, width, height)
     index = Image.new("I", canvas.size)
     draw, draw_index = ImageDraw.Draw(canvas), ImageDraw.Draw(index)
-    count = 0 if rng.random() < 0.08 else int(rng.integers(1, 6))
-    kinds = rng.integers(len(SHAPE_CLASSES), size=count)
-    for number, kind in enumerate(kinds, start=1):
-        radius = float(np.exp(rng.uniform(np.log(18), np.log(70))))
-        centre = rng.uniform(0.5 * radius, np.array([width, height]) - 0.5 * radius)
-        points = [tuple(p) for p in OVERSAMPLING * (centre + _outline(rng, SHAPE_CLASSES[kind], radius))]
+    kinds = _kinds(rng) if kind is None else [kind]
+    for number, shape in enumerate(kinds, start=1):
+        radius = float(np.exp(rng.uniform(np.log(18 if kind is None else 30), np.log(70))))
+        low, high = _reach(np.array([width, height], dtype=np.float64), radius, anywhere=kind is None)
+        points = [tuple(p) for p in OVERSAMPLING * (rng.uniform(low, high) + _outline(rng, SHAPE_CLASSES[shape], radius))]
         draw.polygon(points, fill=_colour(rng), outline=_colour(rng), width=OVERSAMPLING)
         draw_index.polygon(points, fill=number)
     picture = canvas.resize((width, height), Image.Resampling.BOX)
     owner = np.asarray(index.resize((width, height), Image.Resampling.NEAREST))
-    return picture, [(int(kind), owner == number) for number, kind in enumerate(kinds, start=1)]
+    return picture, [(shape, owner == number) for number, shape in enumerate(kinds, start=1)]
+
+
+def _kinds(rng: np.random.Generator) -> list[int]:
+    count = 0 if rng.random() < 0.08 else int(rng.integers(1, 6))
+    return [int(kind) for kind in rng.integers(len(SHAPE_CLASSES), size=count)]
+
+
+def _reach(size: Points, radius: float, anywhere: bool) -> tuple[Points, Points]:
+    """Least and greatest centre: up to half a radius from the border, or so near the middle that a square crop keeps most of the shape."""
+    if anywhere:
+        return np.full(2, 0.5 * radius), size - 0.5 * radius
+    return size / 2 - 0.15 * size.min(), size / 2 + 0.15 * size.min()
 
 
 def _background(rng: np.random.Generator, width: int, height: int) -> Image.Image:
@@ -134,6 +168,17 @@ def _write_split(folder: Path, annotations: Path, count: int, seed: tuple[int, i
     unfinished = annotations.with_suffix(".part")
     unfinished.write_text(json.dumps(data))
     unfinished.rename(annotations)
+
+
+def _write_folders(folder: Path, count: int, seed: tuple[int, int]) -> None:
+    from rich.progress import track
+
+    for name in SHAPE_CLASSES:  # also where few pictures leave one empty: both splits need the same classes
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for number in track(range(count), description=f"drawing {folder.with_suffix('')}"):
+        kind = number % len(SHAPE_CLASSES)
+        picture, _ = draw_picture(np.random.default_rng((*seed, number)), kind)
+        picture.save(folder / SHAPE_CLASSES[kind] / f"{number:06d}.jpg", quality=92)
 
 
 def _annotate(kind: int, mask: NDArray[np.bool_]) -> dict[str, Any]:

@@ -11,8 +11,11 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from torchvision.datasets import FakeData
 
 from backbones import MobileNetV2
+from tasks.classify.__main__ import main as classify
+from tasks.classify.model import Classifier
 from tasks.detect.__main__ import main as detect
 from tasks.detect.model import Detector
 from tasks.labels import VOC_CLASSES
@@ -44,6 +47,7 @@ TASKS = {
         "val/mIoU",
         ("confusion.csv", "pictures/classes.png"),
     ),
+    "classify": Task(classify, Classifier, ["--data.size=[32, 32]"], "val/top1", ("confusion.csv", "pictures/classes.png")),
 }
 
 QUICK = [
@@ -81,7 +85,7 @@ def write_voc(root: Path) -> None:
 @pytest.fixture(scope="session")
 def small_data(tmp_path_factory: pytest.TempPathFactory, shapes_root: Path) -> dict[str, list[str]]:
     """Flags that put a few small images in the place of each data set."""
-    from tasks.shapes import ensure_shapes
+    from tasks.shapes import ensure_shape_folders, ensure_shapes
 
     voc = tmp_path_factory.mktemp("voc") / "VOCdevkit"
     write_voc(voc)
@@ -94,16 +98,28 @@ def small_data(tmp_path_factory: pytest.TempPathFactory, shapes_root: Path) -> d
     return {
         "Voc": [f"--data.root={voc}"],
         "Coco": [f"--data.{name}={path}" for name, path in paths.items()],
+        "ImageFolder": [f"--data.root={ensure_shape_folders(shapes_root, 8, 4)}"],
+        "Torchvision": [f"--data.root={shapes_root}", "--data.download=false"],
         "Shapes": [f"--data.root={shapes_root}", "--data.train_images=8", "--data.val_images=4"],
     }
+
+
+class FewPictures(FakeData):
+    """In the place of torchvision's CIFAR10."""
+
+    classes = ("plane", "car", "bird")
+
+    def __init__(self, root: str, train: bool = True, download: bool = False) -> None:
+        super().__init__(8 if train else 4, (3, 32, 32), len(self.classes))
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_config_trains_and_evaluates(
     config: Path, small_data: dict[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("backbones.mobilenet_v2.load_torchvision_weights", lambda *args, **kwargs: None)
+    monkeypatch.setattr("backbones.mobilenet_v2.load_weights", lambda *args, **kwargs: None)
     monkeypatch.setattr(TaskModel, "load_weights", lambda *args, **kwargs: None)
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", FewPictures)
     content, task = yaml.safe_load(config.read_text()), TASKS[config.parent.name]
     module, _, data = content["data"]["class_path"].rpartition(".")
     assert module == f"tasks.{config.parent.name}.data"
@@ -122,7 +138,8 @@ def test_config_trains_and_evaluates(
     if isinstance(model, Detector):
         assert outputs.class_logits.shape[2] == len(model.class_names) + 1
     else:
-        assert outputs.shape == (1, len(model.class_names), *model.size)
+        cells = () if isinstance(model, Classifier) else model.size
+        assert outputs.shape == (1, len(model.class_names), *cells)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
@@ -149,6 +166,6 @@ def test_paper_config_has_the_papers_size() -> None:
     content["backbone"]["init_args"]["weights"] = None
     parser = ArgumentParser()
     parser.add_class_arguments(DetectionModule, "model")
-    built = parser.instantiate_classes(parser.parse_object({"model": content | {"class_names": ["x"] * 80}}))
+    built = parser.instantiate_classes(parser.parse_object({"model": content | {"class_names": [str(k) for k in range(80)]}}))
     assert isinstance(built.model.model.backbone, MobileNetV2)
     assert sum(p.numel() for p in built.model.parameters()) == 4_337_013

@@ -50,9 +50,7 @@ class Classifier(TaskModel):
         crop: float = CROP,
     ) -> None:
         super().__init__(backbone, head(backbone.taps, len(class_names)), class_names, size, mean, std)
-        if not 0 < crop <= 1:
-            raise ValueError(f"crop {crop} is not possible; accepted: over 0 to 1")
-        self.crop = float(crop)
+        self.crop = check_crop(crop)
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores classes.
@@ -81,12 +79,23 @@ class Classifier(TaskModel):
         """
         pixels = read_image(image) if isinstance(image, (str, Path)) else image
         middle = np.ascontiguousarray(cut_window(pixels, central_window(pixels.shape[:2], self.size, self.crop), self.size))
-        logits = self.eval()(torch.from_numpy(middle).permute(2, 0, 1)[None].to(self.mean.device))
+        logits: Tensor = self.eval()(torch.from_numpy(middle).permute(2, 0, 1)[None].to(self.mean.device))
         return logits.float().softmax(dim=1)[0]
 
     def describe(self) -> dict[str, Any]:
         """Returns plain values from which `from_checkpoint` builds the same architecture, see `TaskModel.describe`."""
         return super().describe() | {"crop": self.crop}
+
+
+def check_crop(crop: float) -> float:
+    """Returns the crop.
+
+    Raises:
+        ValueError: it is not over 0 to 1.
+    """
+    if not 0 < crop <= 1:
+        raise ValueError(f"crop {crop} is not possible; accepted: over 0 to 1")
+    return float(crop)
 
 
 def central_window(image_size: Sequence[int], size: Sequence[int], crop: float) -> Window:

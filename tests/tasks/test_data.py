@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.data import TaskData, check_same_classes
+from tasks.data import TaskData, check_same_classes, stack_images
 
 
 class Annotations(NamedTuple):
@@ -154,3 +154,10 @@ def test_processes_have_their_own_seeds(monkeypatch: pytest.MonkeyPatch) -> None
         seeds.add(data.train_set.pipeline.seed)
     assert len(seeds) == 3
     assert all(0 <= seed < 2**32 for seed in seeds)
+
+
+def test_images_are_stacked_in_the_order_of_channels_last() -> None:
+    images = [torch.randint(256, (3, 4, 5), dtype=torch.uint8) for _ in range(2)]
+    stacked = stack_images(images)
+    assert torch.equal(stacked, torch.stack(images))
+    assert stacked.is_contiguous(memory_format=torch.channels_last)

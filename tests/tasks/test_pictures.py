@@ -10,6 +10,7 @@ from PIL import Image
 from tasks.pictures import (
     PALETTE,
     add_legend,
+    captioned,
     colour_of,
     draw_boxes,
     draw_curves,
@@ -17,6 +18,7 @@ from tasks.pictures import (
     new_figure,
     overlay,
     plot_bars,
+    plot_confusion,
     save_figure,
     voc_palette,
     write_mask,
@@ -48,6 +50,36 @@ def test_caption_is_written_in_its_colour() -> None:
     plain = draw_boxes(image, box, [""], ["#0000FF"])
     assert not torch.equal(captioned, plain)
     assert captioned[:2].sum() == 0
+
+
+def test_frame_and_lines_are_around_and_below_the_image() -> None:
+    image = torch.full((3, 40, 96), 128, dtype=torch.uint8)
+    framed = captioned(image, ["cat 0.87", ""], "#D55E00")
+    border = (framed.shape[2] - 96) // 2
+    assert torch.equal(framed[:, border : border + 40, border : border + 96], image)
+    frame = framed[:, : 40 + 2 * border].flatten(1).T.unique(dim=0).tolist()
+    assert sorted(frame) == [[128, 128, 128], [0xD5, 0x5E, 0]]
+    below = framed[:, 40 + 2 * border :]
+    assert (below == torch.tensor([0xD5, 0x5E, 0]).view(3, 1, 1)).all(dim=0).any()
+    assert captioned(image, ["", ""], "#D55E00").shape == framed.shape
+
+
+def test_text_that_is_too_long_is_cut() -> None:
+    image = torch.zeros(3, 40, 60, dtype=torch.uint8)
+    short, long = (captioned(image, [text], "#000000")[:, 46:] for text in ("cat", "a cat of a breed whose name is long"))
+    assert long.shape == short.shape
+    assert (long < 255).any(dim=0).sum() > (short < 255).any(dim=0).sum()
+
+
+def test_confusion_is_drawn_as_shares_of_the_true_class() -> None:
+    figure, (axis,) = new_figure(1)
+    plot_confusion(figure, axis, np.array([[3, 1], [0, 0]]), ["cat", "dog"])
+    assert axis.images[0].get_array().tolist() == [[0.75, 0.25], [0, 0]]
+    assert [text.get_text() for text in axis.texts] == ["0.75", "0.25", "0.00", "0.00"]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["cat", "dog"]
+    figure, (axis,) = new_figure(1)
+    plot_confusion(figure, axis, np.eye(11, dtype=np.int64), [str(k) for k in range(11)])
+    assert not axis.texts
 
 
 def test_no_boxes_give_an_equal_new_image() -> None:

@@ -11,7 +11,7 @@ from pycocotools import mask as rle
 
 from tasks import shapes
 from tasks.detect.annotations import from_coco
-from tasks.shapes import SHAPE_CLASSES, default_root, draw_picture, ensure_shapes
+from tasks.shapes import SHAPE_CLASSES, default_root, draw_picture, ensure_shape_folders, ensure_shapes
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -107,6 +107,56 @@ def test_interrupted_drawing_is_done_again(tmp_path: Path, monkeypatch: pytest.M
         with pytest.raises(KeyboardInterrupt):
             ensure_shapes(tmp_path / "cut", 3, 1)
     assert files_of(ensure_shapes(tmp_path / "cut", 3, 1)) == whole
+
+
+def test_drawing_keeps_its_pictures() -> None:
+    # Of version 1; whoever changes them changes the version.
+    drawn = [draw_picture(np.random.default_rng((0, 0, number))) for number in range(4)]
+    assert [picture.size for picture, _ in drawn] == [(242, 221), (246, 203), (181, 220), (230, 234)]
+    assert [[kind for kind, _ in objects] for _, objects in drawn] == [[4, 4], [4], [4, 0], [3, 0, 0]]
+    areas = [mask.sum() for _, objects in drawn for _, mask in objects]
+    assert areas == pytest.approx([1585, 3865, 2037, 1885, 2924, 5212, 8610, 3081], abs=30)
+
+
+@pytest.mark.parametrize("kind", range(len(SHAPE_CLASSES)))
+def test_one_shape_is_near_the_middle(kind: int) -> None:
+    for seed in range(20):
+        picture, objects = draw_picture(np.random.default_rng(seed), kind)
+        ((found, mask),) = objects
+        assert found == kind
+        rows, columns = np.nonzero(mask)
+        offset = np.abs([rows.mean() - picture.height / 2, columns.mean() - picture.width / 2])
+        assert (offset < 0.25 * min(picture.size)).all()
+        assert len(rows) > 500
+
+
+def test_folders_hold_each_class(tmp_path: Path) -> None:
+    folder = ensure_shape_folders(tmp_path, 12, 3)
+    names = {split: [path.parent.name for path in sorted((folder / split).rglob("*.jpg"))] for split in ("train", "val")}
+    assert {name: names["train"].count(name) for name in SHAPE_CLASSES} == {"circle": 3, "square": 3, "triangle": 2, "star": 2, "cross": 2}
+    assert sorted(names["val"]) == sorted(SHAPE_CLASSES[:3])
+    for split in ("train", "val"):  # also where no picture is in them
+        assert {path.name for path in (folder / split).iterdir()} == set(SHAPE_CLASSES)
+    again = files_of(ensure_shape_folders(tmp_path / "again", 12, 3))
+    assert files_of(folder) == again
+    assert len(set(again.values())) == 15
+
+
+def test_folders_are_drawn_once_and_interrupted_drawing_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = files_of(ensure_shape_folders(tmp_path / "whole", 3, 1))
+
+    def interrupted(rng: np.random.Generator, kind: int) -> Any:
+        if kind == 2:
+            raise KeyboardInterrupt
+        return draw_picture(rng, kind)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shapes, "draw_picture", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ensure_shape_folders(tmp_path / "cut", 3, 1)
+    assert files_of(ensure_shape_folders(tmp_path / "cut", 3, 1)) == whole
+    monkeypatch.setattr(shapes, "draw_picture", lambda rng, kind: pytest.fail("drawn again"))
+    ensure_shape_folders(tmp_path / "cut", 3, 1)
 
 
 def test_default_folder_is_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:

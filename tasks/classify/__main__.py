@@ -1,0 +1,17 @@
+"""`python -m tasks.classify {fit,validate,test,predict}`."""
+
+from collections.abc import Sequence
+
+from tasks.classify.data import ImageData
+from tasks.classify.module import ClassificationModule
+from tasks.classify.predict import predict
+from tasks.cli import TaskCLI, run_command
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    run_command(lambda: TaskCLI("classify", "mobilenet_v2_shapes.yaml", "val/top1", predict, ClassificationModule, ImageData, args))
+
+
+if __name__ == "__main__":
+    main()
