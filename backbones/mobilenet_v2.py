@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from backbones.base import Backbone, Tap, select_taps
 from backbones.layers import Layers, Padding
-from backbones.weights import load_torchvision_weights
+from backbones.weights import load_weights
 
 # Table 2 of the paper: expansion t, output channels c, repeats n, stride s of the first repeat.
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -19,6 +19,12 @@ def make_divisible(channels: float, divisor: int = 8) -> int:
     """Rounds to a multiple of `divisor`, never below 90 % of `channels` (the rounding of torchvision, timm and TensorFlow)."""
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+def layer_channels(width_mult: float) -> list[int]:
+    """Returns the output channels of the 19 layers of the paper's table 2."""
+    blocks = [make_divisible(channels * width_mult) for _, channels, repeats, _ in STAGES for _ in range(repeats)]
+    return [make_divisible(STEM_CHANNELS * width_mult), *blocks, make_divisible(LAST_CHANNELS * max(1.0, width_mult))]
 
 
 class InvertedResidual(nn.Module):
@@ -68,8 +74,8 @@ class MobileNetV2(Backbone):
         padding: `symmetric` as in torchvision and timm, or `same` as in TensorFlow.
         bn_eps: batch-norm epsilon (torchvision 1e-5, TensorFlow 1e-3).
         bn_momentum: batch-norm momentum in torch's sense, the weight of the newest batch.
-        weights: a local file with torchvision's parameter names (.safetensors, or a .pth of tensors only), or `imagenet` for
-            torchvision's published weights.
+        weights: a local file of any kind and names that `tasks.convert` takes, a checkpoint of a run among them, or `imagenet` for
+            torchvision's published weights. TensorFlow's want `padding` same and `bn_eps` .001.
         strict_weights: refuse a file that lacks a parameter or has it in another shape, instead of naming what was skipped.
         frozen_layers: how many layers, from the first, are not trained at all.
         freeze_bn: keep all batch norms at their loaded statistics, scale and shift.
@@ -109,7 +115,7 @@ class MobileNetV2(Backbone):
             block.conv = block.conv[: block.expansion_blocks]
         initialise(self)
         if weights is not None:
-            load_torchvision_weights(self, weights, "mobilenet_v2", strict=strict_weights)
+            load_weights(self, weights, "mobilenet_v2", strict=strict_weights)
         if not 0 <= frozen_layers <= len(self.features):
             raise ValueError(f"frozen_layers {frozen_layers} is not possible; accepted: 0 to {len(self.features)}, the layers built")
         self.frozen_layers, self.freeze_bn = frozen_layers, freeze_bn
@@ -148,25 +154,23 @@ class MobileNetV2(Backbone):
 
 def _layers(width_mult: float, output_stride: int, layers: Layers) -> Iterator[tuple[nn.Module, dict[str, Tap]]]:
     """Yields the 19 layers of the paper's table 2, each with the taps that it offers."""
-    channels = make_divisible(STEM_CHANNELS * width_mult)
+    channels = layer_channels(width_mult)
     number, stride, dilation = 1, 2, 1
-    yield layers.conv_bn_relu6(3, channels, 3, stride=2), {"layer1": Tap(channels, stride)}
-    for expansion, stage_channels, repeats, first_stride in STAGES:
-        out_channels = make_divisible(stage_channels * width_mult)
+    yield layers.conv_bn_relu6(3, channels[0], 3, stride=2), {"layer1": Tap(channels[0], stride)}
+    for expansion, _, repeats, first_stride in STAGES:
         for repeat in range(repeats):
             number += 1
+            in_channels, out_channels = channels[number - 2 : number]
             step = first_stride if repeat == 0 else 1
             # As in TensorFlow's DeepLab, the block that loses its stride still works at the old dilation.
             block_dilation = dilation
             if stride * step > output_stride:
                 step, dilation = 1, dilation * step
-            block = InvertedResidual((channels, out_channels), expansion, step, block_dilation, layers)
-            names = {f"layer{number}_expand": Tap(channels * expansion, stride)} if expansion > 1 else {}
+            block = InvertedResidual((in_channels, out_channels), expansion, step, block_dilation, layers)
+            names = {f"layer{number}_expand": Tap(in_channels * expansion, stride)} if expansion > 1 else {}
             stride *= step
             yield block, names | {f"layer{number}": Tap(out_channels, stride)}
-            channels = out_channels
-    last_channels = make_divisible(LAST_CHANNELS * max(1.0, width_mult))
-    yield layers.conv_bn_relu6(channels, last_channels), {f"layer{number + 1}": Tap(last_channels, stride)}
+    yield layers.conv_bn_relu6(*channels[-2:]), {f"layer{number + 1}": Tap(channels[-1], stride)}
 
 
 def initialise(module: nn.Module) -> None:

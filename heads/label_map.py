@@ -5,6 +5,10 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+# Rows of the image that are scored at a time.
+ROWS = 64
 
 
 def label_map(
@@ -13,7 +17,7 @@ def label_map(
     """Upsamples scores bilinearly and takes the best class of each pixel, in one step from cells to original pixels.
 
     Bilinear interpolation is separable, so that it is two small matrix products, with classes last in memory for the maximum. That takes
-    a fifth of the time of upsampling (K, h, w) scores as they are.
+    about half the time of upsampling (K, h, w) scores as they are, and a few rows at a time need little memory however large the image.
 
     Args:
         scores: (K, h, w) scores over the network's input.
@@ -25,14 +29,21 @@ def label_map(
     Returns:
         (H, W) uint8 class indices.
     """
+    if scores.shape[1:] == tuple(input_size):  # as many cells as pixels: matrices would be large
+        shown = scores[None, :, : content_size[0], : content_size[1]].float()
+        return F.interpolate(shown, tuple(image_size), mode="bilinear")[0].max(dim=0).indices.to(torch.uint8)
     with torch.inference_mode(False):  # the matrices are kept for later calls
         rows, columns = (
             interpolation(scores.shape[axis + 1], input_size[axis], content_size[axis], image_size[axis], align_corners) for axis in (0, 1)
         )
     cells = scores.float().permute(1, 2, 0)
     with torch.autocast(scores.device.type, enabled=False):  # bfloat16 would move borders
-        stretched = (rows.to(scores.device) @ cells.flatten(1)).view(len(rows), *cells.shape[1:])  # (H, w, K)
-        return (columns.to(scores.device) @ stretched).max(dim=2).indices.to(torch.uint8)
+        columns = columns.to(scores.device)
+        found = []
+        for part in torch.split(rows.to(scores.device), ROWS):
+            stretched = (part @ cells.flatten(1)).view(len(part), *cells.shape[1:])  # (H, w, K)
+            found.append((columns @ stretched).max(dim=2).indices.to(torch.uint8))
+        return torch.cat(found)
 
 
 @lru_cache(maxsize=64)  # the images of a data set have few sizes

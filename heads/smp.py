@@ -80,7 +80,7 @@ class SmpDecoder(SegmentationHead):
         channels = [self.taps[name].channels if name else 0 for name in self.levels.values()]
         try:
             self.decoder, self.segmentation_head = build(architecture, channels, num_classes, settings or {})
-        except ValueError as error:
+        except (ValueError, TypeError) as error:  # TypeError: settings of another kind
             raise ValueError(f"smp's {architecture} cannot be built on strides up to {max(self.levels)}: {error}") from error
 
     def forward(self, features: Mapping[str, Tensor], input_size: tuple[int, int]) -> Tensor:

@@ -46,7 +46,7 @@ def cut_window(
     right, bottom = corners[1]
     part = image[top : max(bottom, top + 1), left : max(right, left + 1)]
     target = tuple(np.maximum(seen[1] - seen[0], 1).tolist())
-    smooth = cv2.INTER_AREA if ratio.max() > 2 else cv2.INTER_LINEAR
+    smooth = cv2.INTER_AREA if ratio.max() > 1 else cv2.INTER_LINEAR
     interpolation = smooth if sampling == "bilinear" else cv2.INTER_NEAREST_EXACT
     resized: NDArray[np.uint8] = cv2.resize(part, target, interpolation=interpolation)  # type: ignore[assignment]
     if resized.shape[:2] == (height, width):

@@ -1,12 +1,14 @@
 """The command line that all tasks share: LightningCLI with a run folder and a default config."""
 
 import ctypes
+import inspect
 import json
 import os
 import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from tasks.checkpoint import load_checkpoint
+from tasks.checkpoint import CheckpointReader, load_checkpoint
 from tasks.model import description
 from tasks.module import TaskModule
 from tasks.run_folder import CsvHistory, latest_run_folder, new_run_folder, run_folder_of
@@ -53,7 +55,9 @@ class TaskCLI(LightningCLI):
         args: Sequence[str] | None = None,
     ) -> None:
         self.task, self.monitor, self.predict_function = task, monitor, predict
-        self.kind = module_class.model_class.kind
+        self.kind, self.data_class = module_class.model_class.kind, data_class
+        taken: Any = data_class  # a TaskData, but mypy takes no abstract class for an argument's type
+        self.linked, self.example = taken.linked, taken.example
         self.default_config = CONFIGS / task / default_config
         super().__init__(
             module_class,
@@ -77,8 +81,8 @@ class TaskCLI(LightningCLI):
         """Adds the run's name and folder, and passes what the data knows on to the model."""
         parser.add_argument("--name", type=str, default=self.task, help="Name of the run, and of its folder.")
         parser.add_argument("--runs", type=str, default="runs", help="Folder that holds the runs of all tasks.")
-        parser.link_arguments("data", "model.class_names", compute_fn=_class_names, apply_on="instantiate")
-        parser.link_arguments("data", "model.size", compute_fn=_size, apply_on="instantiate")
+        for name in self.linked:
+            parser.link_arguments("data", f"model.{name}", compute_fn=partial(_taken_from_data, name=name), apply_on="instantiate")
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         super()._add_subcommands(parser, **kwargs)
@@ -114,11 +118,21 @@ class TaskCLI(LightningCLI):
     def _with_description(self, args: list[str], checkpoint: str) -> list[str]:
         """Takes the model's settings from a file that has no run, before those of the command line."""
         if not any(arg == "--data" or arg.startswith("--data=") for arg in args):
-            raise ValueError(f"{args[0]} of {checkpoint}, which belongs to no run, needs --data, such as tasks.{self.task}.data.Voc")
+            raise ValueError(
+                f"{args[0]} of {checkpoint}, which belongs to no run, needs --data, such as tasks.{self.task}.data.{self.example}"
+            )
         spec = dict(description(load_checkpoint(checkpoint), self.kind, checkpoint))
-        size = [] if _value_of(args, "--data.size") else [f"--data.size={json.dumps(spec['size'])}"]
-        del spec["class_names"], spec["size"]  # given by the data
-        return [args[0], *(f"--model.{key}={json.dumps(value)}" for key, value in spec.items()), *args[1:], *size]
+        given = {key: spec.pop(key) for key in self.linked}  # by the data; classes are its own
+        added = [f"--data.{k}={json.dumps(v)}" for k, v in given.items() if k != "class_names" and not _value_of(args, f"--data.{k}")]
+        if not _value_of(args, "--data.classes") and self._data_takes("classes", _value_of(args, "--data")):
+            added.append(f"--data.classes={json.dumps(given['class_names'])}")
+        return [args[0], *(f"--model.{key}={json.dumps(value)}" for key, value in spec.items()), *args[1:], *added]
+
+    def _data_takes(self, argument: str, class_path: str | None) -> bool:
+        """Whether the data set of that path or bare name can be told a choice of classes."""
+        name = (class_path or "").rpartition(".")[2]
+        known = [cls for cls in self.data_class.__subclasses__() if cls.__name__ == name]
+        return bool(known) and argument in inspect.signature(known[0]).parameters
 
     def _parse_ckpt_path(self) -> None:
         """Leaves the config alone: the module refuses a checkpoint that does not fit it."""
@@ -168,6 +182,8 @@ class TaskCLI(LightningCLI):
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> L.Trainer:
         self.run_folder.mkdir(parents=True, exist_ok=True)
         config["default_root_dir"] = str(self.run_folder)
+        if config.get("plugins") is None:
+            config["plugins"] = [CheckpointReader()]
         own = list(config.get("callbacks") or [])
         if self.subcommand == "fit":
             if config.get("logger") in (None, True):
@@ -255,12 +271,9 @@ def keep_freed_memory() -> None:
         mallopt(trim_threshold, (1 << 31) - 1)
 
 
-def _class_names(data: Any) -> list[str]:
-    return list(data.class_names)
-
-
-def _size(data: Any) -> tuple[int, int]:
-    return tuple(data.size)
+def _taken_from_data(data: Any, name: str) -> Any:
+    value = getattr(data, name)
+    return list(value) if name == "class_names" else value
 
 
 def _value_of(args: list[str], option: str) -> str | None:

@@ -2,6 +2,7 @@
 
 import logging
 from abc import ABC
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,7 +15,7 @@ from typing_extensions import Self
 from backbones import Backbone
 from backbones.spec import Described, describe, rebuild
 from backbones.weights import fill
-from tasks.checkpoint import load_checkpoint
+from tasks.checkpoint import load_checkpoint, save_checkpoint
 
 # Mean and standard deviation of ImageNet's RGB in 0..1, as torchvision's weights expect.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -32,6 +33,9 @@ class TaskModel(nn.Module, ABC):
         size: height and width of the network's input in pixels.
         mean: per channel, of RGB in 0..1, subtracted from images.
         std: per channel, of RGB in 0..1, that images are then divided by.
+
+    Raises:
+        ValueError: two classes have the same name.
     """
 
     # What checkpoints call the model, and what its head must be.
@@ -51,6 +55,9 @@ class TaskModel(nn.Module, ABC):
         std: Sequence[float],
     ) -> None:
         super().__init__()
+        repeated = [name for name, count in Counter(class_names).items() if count > 1]
+        if repeated:
+            raise ValueError(f"class_names has {', '.join(repeated)} more than once; accepted: another name for each class")
         self.backbone = backbone
         self.head: Any = head
         self.class_names = tuple(class_names)
@@ -79,9 +86,13 @@ class TaskModel(nn.Module, ABC):
         }
 
     def save(self, path: str | Path) -> None:
-        """Writes a file of tensors and plain values for `from_checkpoint`, which Lightning can load too."""
+        """Writes a file of tensors and plain values for `from_checkpoint`, `validate`, `test` and `predict`.
+
+        Args:
+            path: the file: .safetensors, or any other ending for torch's format.
+        """
         weights = {f"model.{name}": value for name, value in self.state_dict().items()}
-        torch.save({self.kind: self.describe(), "state_dict": weights, "pytorch-lightning_version": L.__version__}, path)
+        save_checkpoint({self.kind: self.describe(), "state_dict": weights, "pytorch-lightning_version": L.__version__}, path)
 
     @classmethod
     def from_checkpoint(cls, path: str | Path) -> Self:
@@ -109,7 +120,12 @@ class TaskModel(nn.Module, ABC):
         Raises:
             ValueError: the file cannot be read, nothing in it fits, or (`strict`) something does not fit.
         """
-        fill(self, _weights(load_checkpoint(path)), str(path), strict)
+        checkpoint = load_checkpoint(path)
+        fill(self, _weights(checkpoint), str(path), strict)
+        stored, own = checkpoint.get(self.kind, {}), self.describe()
+        for key in ("mean", "std"):
+            if key in stored and stored[key] != own[key]:
+                log.warning("weights %s were trained with %s %s, this model has %s; set model.%s", path, key, stored[key], own[key], key)
 
 
 def description(checkpoint: dict[str, Any], kind: str, path: object) -> dict[str, Any]:
@@ -126,4 +142,6 @@ def description(checkpoint: dict[str, Any], kind: str, path: object) -> dict[str
 
 def _weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
     # A training module holds the model as its attribute `model`.
-    return {name.removeprefix("model."): value for name, value in checkpoint.get("state_dict", {}).items()}
+    # Beside it stand the buffers of losses.
+    weights = checkpoint.get("state_dict", {})
+    return {name.removeprefix("model."): value for name, value in weights.items() if name.startswith("model.")}

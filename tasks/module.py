@@ -73,12 +73,24 @@ class TaskModule(L.LightningModule, ABC):
         losses = self.losses(batch)
         loss = torch.stack(list(losses.values())).sum()
         if not loss.isfinite():
-            files = self.trainer.datamodule.train_set.annotations.files[batch.indices.cpu()]  # type: ignore[attr-defined]
+            files = self.data.train_set.annotations.files[batch.indices.cpu()]
             raise ValueError(f"the loss became {loss.item()} at step {self.global_step}; the images were {', '.join(files)}")
         if len(losses) > 1:
             self.log_dict({f"train/{name}_loss": value for name, value in losses.items()}, batch_size=len(batch.indices))
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.indices))
         return loss
+
+    @property
+    def data(self) -> Any:
+        """The data module of the run.
+
+        Raises:
+            ValueError: the trainer was given loaders instead.
+        """
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+        if datamodule is None:
+            raise ValueError("the trainer was given loaders; accepted: a data module of the task, which knows files and classes")
+        return datamodule
 
     @property
     def report_folder(self) -> Path | None:

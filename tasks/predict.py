@@ -47,10 +47,13 @@ def predict_files(
     folder.mkdir(parents=True, exist_ok=True)
     results: list[dict[str, Any]] = []
     unreadable: list[str] = []
-    twins = Counter(file.stem for file in files)  # of different folders or endings
+    twins, taken = Counter(file.stem for file in files), set[str]()  # files of different folders or endings share their stem
     for number, file in enumerate(track(files, description="predict")):
         try:
             name = file.stem if twins[file.stem] == 1 else f"{file.stem}_{number:04d}"
+            while name != file.stem and (name in twins or name in taken):
+                name += "_"
+            taken.add(name)
             results.append({"file": str(file)} | one(read_image(file), name))
         except ValueError as error:
             unreadable.append(str(error))

@@ -47,5 +47,7 @@ def read_split(root: str | Path, year: str, kind: str, split: str) -> tuple[Path
     folder = Path(root) / f"VOC{year}"
     list_file = folder / "ImageSets" / kind / f"{split}.txt"
     if not list_file.is_file():
-        raise ValueError(f"{list_file}: no such file; root must be a VOCdevkit folder that holds VOC{year}")
+        known = ", ".join(sorted(path.stem for path in list_file.parent.glob("*.txt")))
+        accepted = f"accepted: {known}" if known else f"root must be a VOCdevkit folder that holds VOC{year}"
+        raise ValueError(f"{list_file}: no such file; {accepted}")
     return folder, [line.split()[0] for line in list_file.read_text().splitlines() if line.strip()]

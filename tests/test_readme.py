@@ -9,11 +9,13 @@ import pytest
 from jsonargparse import ArgumentParser
 
 from tasks import cli
+from tasks.classify.__main__ import main as classify
 from tasks.convert import convert
+from tasks.cost.__main__ import make_parser
 from tasks.detect.__main__ import main as detect
 from tasks.segment.__main__ import main as segment
 
-MAINS = {"detect": detect, "segment": segment}
+MAINS = {"detect": detect, "segment": segment, "classify": classify}
 README = (Path(__file__).parents[1] / "README.md").read_text()
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -34,6 +36,9 @@ def test_command_parses(module: str, args: list[str], monkeypatch: pytest.Monkey
         parser = ArgumentParser()
         parser.add_function_arguments(convert, as_positional=True)
         parser.parse_args(args)
+        return
+    if module == "cost":
+        make_parser().parse_args(args)
         return
     monkeypatch.setattr(cli.TaskCLI, "before_instantiate_classes", lambda self: None)
     monkeypatch.setattr(cli.TaskCLI, "instantiate_classes", lambda self: None)

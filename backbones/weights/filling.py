@@ -1,57 +1,35 @@
-"""Reading published weights into our backbones."""
+"""Filling modules with tensors of their own names, and backbones with published weights of any recognised kind."""
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 
-import torch
 from torch import Tensor, nn
+
+from backbones.weights.files import read_tensors
+from backbones.weights.schemes import body_keys, recognise
+from backbones.weights.translation import translate
 
 log = logging.getLogger("lightning.pytorch")  # shown by default wherever Lightning is
 
 
-def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Reads a file of named tensors without running code from it.
-
-    Args:
-        path: a .safetensors file, or a torch file (.pth, .pt, .ckpt) that holds tensors and plain values only.
-
-    Returns:
-        The tensors by name; of a torch checkpoint with a `state_dict`, those in it.
-
-    Raises:
-        ValueError: the file does not exist, cannot be read, or holds something else.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such weights file")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each reader raises its own kinds of error, pickle's among them
-        raise ValueError(f"{path}: cannot be read as weights: {type(error).__name__} {error}".splitlines()[0]) from error
-    found = found.get("state_dict", found) if isinstance(found, dict) else found
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise ValueError(f"{path}: holds no dictionary of tensors")
-    return found
-
-
-def load_torchvision_weights(module: nn.Module, source: str, architecture: str, strict: bool = True) -> None:
-    """Loads weights with torchvision's parameter names and logs by name what was left out.
+def load_weights(module: nn.Module, source: str, architecture: str, strict: bool = True) -> None:
+    """Loads published weights into a MobileNetV2 and logs by name what was left out.
 
     Args:
         module: the backbone to fill.
-        source: a local file, or `imagenet` for torchvision's newest published weights (downloaded to its cache).
+        source: a local file of any kind that `read_tensors` reads, with names of any scheme that `recognise` knows (ours among them, so
+            a checkpoint of a run is one too), or `imagenet` for torchvision's newest published weights (downloaded to its cache).
         architecture: torchvision's name of the model, used with `imagenet`.
         strict: whether a parameter that is missing or has another shape is an error.
 
     Raises:
         ValueError: the file cannot be read, nothing in it fits, or (`strict`) something does not fit.
     """
-    fill(module, _published(architecture) if source == "imagenet" else read_tensors(source), source, strict)
+    tensors = _published(architecture) if source == "imagenet" else read_tensors(source)
+    if (scheme := recognise(tensors)) is not None:
+        translation = translate([("", module, body_keys())], tensors, scheme)
+        tensors = translation.tensors | {name: tensors[name] for name in translation.unused}
+    fill(module, tensors, source, strict)
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str, strict: bool = True) -> None:

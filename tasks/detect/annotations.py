@@ -32,6 +32,7 @@ class BoxAnnotations:
         class_names: the K names.
         category_ids: the K ids that the annotation file gives to the classes.
         source: the COCO annotation file, where there is one.
+        left_out: names of the classes in that file that are neither trained nor evaluated.
     """
 
     files: NDArray[np.str_]
@@ -44,6 +45,7 @@ class BoxAnnotations:
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
     source: Path | None = None
+    left_out: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -57,15 +59,17 @@ class BoxAnnotations:
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))
 
 
-def from_coco(path: str | Path, folder: str | Path) -> BoxAnnotations:
+def from_coco(path: str | Path, folder: str | Path, classes: Sequence[str] | None = None) -> BoxAnnotations:
     """Packs a COCO annotation file; categories are numbered by ascending id.
 
     Args:
         path: the JSON file.
         folder: where its images are.
+        classes: names of the classes to keep, in the order of their labels; objects of others are left out, their images are kept.
 
     Raises:
-        ValueError: see `read_coco`; an annotation names an unknown image or category; or `folder` does not exist.
+        ValueError: see `read_coco`; an annotation names an unknown image or category; `folder` does not exist; or a class is not in the
+            file.
     """
     path, folder = Path(path), Path(folder)
     data = read_coco(path)
@@ -73,6 +77,12 @@ def from_coco(path: str | Path, folder: str | Path) -> BoxAnnotations:
         raise ValueError(f"{folder}: no such image folder (of {path})")
     images, annotations = data["images"], data["annotations"]
     categories = sorted(data["categories"], key=lambda category: category["id"])
+    left_out: tuple[str, ...] = ()
+    if classes is not None:
+        categories, left_out = _subset(categories, classes, path)
+        kept = {category["id"] for category in categories}
+        unused = {category["id"] for category in data["categories"]} - kept
+        annotations = [annotation for annotation in annotations if annotation["category_id"] not in unused]
     image_ids = np.array([image["id"] for image in images], dtype=np.int64)
     category_ids = np.array([category["id"] for category in categories], dtype=np.int64)
     image_of = positions(image_ids, [a["image_id"] for a in annotations], f"{path}: an annotation has image_id")
@@ -90,7 +100,18 @@ def from_coco(path: str | Path, folder: str | Path) -> BoxAnnotations:
         class_names=tuple(str(category["name"]) for category in categories),
         category_ids=tuple(category_ids.tolist()),
         source=path,
+        left_out=left_out,
     )
+
+
+def _subset(categories: list[dict[str, Any]], classes: Sequence[str], path: Path) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """The categories of the wanted names, in their order, and the names of the others."""
+    by_name = {str(category["name"]): category for category in categories}
+    unknown = [name for name in classes if name not in by_name]
+    if unknown or not classes or len(set(classes)) < len(classes):
+        what = f"has no class {unknown[0]!r}" if unknown else f"classes {list(classes)} are none or not distinct"
+        raise ValueError(f"{path}: {what}; accepted: some of {', '.join(by_name)}")
+    return [by_name[name] for name in classes], tuple(name for name in by_name if name not in classes)
 
 
 def from_voc(root: str | Path, splits: Sequence[tuple[str, str]]) -> BoxAnnotations:

@@ -139,10 +139,12 @@ def _coco_evaluate(annotations: BoxAnnotations, results: Array, image_ids: NDArr
         found = truth.loadRes(results) if len(results) else _no_results(truth)
         judge = COCOeval(truth, found, "bbox")
         judge.params.imgIds = sorted(image_ids.tolist())
+        judge.params.catIds = sorted(annotations.category_ids)
         judge.evaluate()
         judge.accumulate()
         judge.summarize()
-    return [float(value) for value in judge.stats], judge.eval["precision"][..., ALL_AREAS, MAX_DETECTIONS]
+    places = np.searchsorted(sorted(annotations.category_ids), annotations.category_ids)  # from the order of ids to that of labels
+    return [float(value) for value in judge.stats], judge.eval["precision"][:, :, places, ALL_AREAS, MAX_DETECTIONS]
 
 
 @lru_cache(maxsize=1)  # the file is large, and the same at every validation

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from backbones import Backbone, Tap
 from heads import BoxPredictions, DetectionHead, Detections
-from tasks.images import RGBImage, read_image, resize_image
+from tasks.images import RGBImage, resize_image, rgb_pixels
 from tasks.model import IMAGENET_MEAN, IMAGENET_STD, TaskModel
 
 HeadBuilder = Callable[[dict[str, Tap], int], DetectionHead]
@@ -70,9 +70,9 @@ class Detector(TaskModel):
             Detections in pixels of the image. The module is in evaluation mode afterwards.
 
         Raises:
-            ValueError: the file cannot be read as an image.
+            ValueError: the file cannot be read as an image, or the pixels are of another kind.
         """
-        pixels = read_image(image) if isinstance(image, (str, Path)) else image
+        pixels = rgb_pixels(image)
         resized = torch.from_numpy(resize_image(pixels, self.size)).permute(2, 0, 1)[None]
         device = self.mean.device
         return self.eval().detect(resized.to(device), torch.tensor([pixels.shape[:2]], device=device))[0]

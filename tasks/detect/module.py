@@ -86,12 +86,13 @@ class DetectionModule(TaskModule):
     def on_validation_epoch_end(self) -> None:
         """Evaluates the whole set and logs `val/AP`, `val/AP50`, ..."""
         rows, seen = self.collected.compute()
-        annotations = self.trainer.datamodule.val_set.annotations  # type: ignore[attr-defined]
+        annotations = self.data.val_set.annotations
         self.evaluation = evaluate(annotations, rows.cpu().numpy(), seen.cpu().numpy())
         for name, value in self.evaluation.figures.items():
             self.log(f"val/{name}", value, prog_bar=name == "AP", sync_dist=True)
         if folder := self.report_folder:
-            write_report(folder, self.evaluation, self.shown, {"images": len(seen), "checkpoint": self.trainer.ckpt_path})
+            facts = {"images": seen.numel(), "checkpoint": self.trainer.ckpt_path, "classes_left_out": annotations.left_out}
+            write_report(folder, self.evaluation, self.shown, facts)
 
     on_test_epoch_start = on_validation_epoch_start
     test_step = validation_step

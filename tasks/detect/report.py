@@ -44,7 +44,9 @@ def write_report(folder: Path, evaluation: Evaluation, shown: Sequence[Shown], f
     }
     draw_curves(folder / "metrics.csv", curves, pictures / "curves.png")
     print_table("Classes", ("class", "AP", "AP50"), [(name, *row.values()) for name, row in evaluation.per_class.items()])
-    print_table("COCO evaluation", ("figure", "value"), list(evaluation.figures.items()))
+    left_out = facts.get("classes_left_out", ())
+    title = f"COCO evaluation, {len(names)} of {len(names) + len(left_out)} classes" if left_out else "COCO evaluation"
+    print_table(title, ("figure", "value"), list(evaluation.figures.items()))
     print(f"results are in {folder}")
 
 

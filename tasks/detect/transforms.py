@@ -42,9 +42,9 @@ class ResizeOnly(Augmentation):
 
     def transforms(self, size: tuple[int, int]) -> list[Any]:
         """One resize."""
-        import albumentations as A
+        from tasks.detect.window import SmoothResize
 
-        return [A.Resize(*size)]
+        return [SmoothResize(size)]
 
 
 class LightAugmentation(Augmentation):

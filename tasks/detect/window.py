@@ -1,4 +1,4 @@
-"""SSD's zoom-out and overlap-constrained crop as one albumentations transform."""
+"""Albumentations transforms of images with boxes: SSD's zoom-out and overlap-constrained crop in one, and the resize of evaluation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,9 +8,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.augment import Window, cut_window
+from tasks.images import resize_image
 
 # Tries for a crop with the wanted overlap, as in SSD's code.
 ATTEMPTS = 50
+
+
+class SmoothResize(A.DualTransform):  # type: ignore[misc]  # albumentations has no types
+    """Resizes the whole image as `tasks.images.resize_image` does, as `predict` does too.
+
+    Args:
+        size: height and width of the result in pixels.
+    """
+
+    _targets = (A.core.type_definitions.Targets.IMAGE, A.core.type_definitions.Targets.BBOXES)
+
+    def __init__(self, size: tuple[int, int], p: float = 1.0) -> None:
+        super().__init__(p=p)
+        self.size = size
+
+    def apply(self, img: NDArray[np.uint8], **params: Any) -> NDArray[np.uint8]:
+        """Resizes the image."""
+        return resize_image(img, self.size)
+
+    def apply_to_bboxes(self, bboxes: NDArray[np.float32], **params: Any) -> NDArray[np.float32]:
+        """Leaves boxes, which are in image sides, as they are."""
+        return bboxes
 
 
 class WindowResize(A.DualTransform):  # type: ignore[misc]  # albumentations has no types

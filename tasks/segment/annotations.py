@@ -1,6 +1,7 @@
 """Masks of a data set: files of class indices, or COCO's polygons and run lengths, drawn when they are read."""
 
 import json
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +14,11 @@ from PIL import Image
 from heads import IGNORE_INDEX
 from tasks.coco import positions, read_coco
 from tasks.images import SUFFIXES, RGBImage, read_annotated
-from tasks.labels import COCO_NAMES_OF_VOC, VOC_MASK_CLASSES
+from tasks.labels import COCO_NAMES_OF_VOC, VOC_CLASSES, VOC_MASK_CLASSES
 from tasks.segment.polygons import draw
 from tasks.voc import read_split
+
+log = logging.getLogger("lightning.pytorch")
 
 Mask = NDArray[np.uint8]
 
@@ -244,13 +247,13 @@ def from_coco(path: str | Path, folder: str | Path, voc_labels: bool, min_pixels
     Args:
         path: the JSON file.
         folder: where its images are.
-        voc_labels: VOC's 21 classes, taking COCO's categories of those names and other objects as background; otherwise background and all
+        voc_labels: VOC's 21 classes, by COCO's names or VOC's own, and other objects as background; otherwise background and all
             categories of the file, by ascending id.
         min_pixels: images with less area of those classes are left out.
 
     Raises:
-        ValueError: see `read_coco`; an annotation has no segmentation or names an unknown image; `folder` does not exist; or the file has
-            none of COCO's names.
+        ValueError: see `read_coco`; an annotation has no segmentation or names an unknown image or category; `folder` does not exist; or
+            the file has none of COCO's or VOC's names.
     """
     path, folder = Path(path), Path(folder)
     data = read_coco(path)
@@ -259,9 +262,12 @@ def from_coco(path: str | Path, folder: str | Path, voc_labels: bool, min_pixels
     categories = {c["id"]: str(c["name"]) for c in sorted(data["categories"], key=lambda category: category["id"])}
     if voc_labels:
         class_names: tuple[str, ...] = VOC_MASK_CLASSES
-        labels = {number: COCO_NAMES_OF_VOC.index(name) + 1 for number, name in categories.items() if name in COCO_NAMES_OF_VOC}
+        places = {name: label for names in (VOC_CLASSES, COCO_NAMES_OF_VOC) for label, name in enumerate(names, start=1)}
+        labels = {number: places[name] for number, name in categories.items() if name in places}
         if not labels:
             raise ValueError(f"{path}: has no category with a name of COCO's, such as person; set voc_labels to false to take its own")
+        if len(labels) < len(categories):
+            log.info("%s: voc_labels is true: background are %d of its %d categories", path, len(categories) - len(labels), len(categories))
     else:
         class_names = ("background", *categories.values())
         labels = {number: label for label, number in enumerate(categories, start=1)}
@@ -269,6 +275,8 @@ def from_coco(path: str | Path, folder: str | Path, voc_labels: bool, min_pixels
     wrong = [image["file_name"] for image in images if not (image.get("height") and image.get("width"))]
     if wrong:
         raise ValueError(f"{path}: image {wrong[0]} has no height and width, in which its masks are drawn")
+    known = np.array(list(categories), dtype=np.int64)
+    positions(known, [a["category_id"] for a in data["annotations"]], f"{path}: an annotation has category_id")
     annotations = [a for a in data["annotations"] if a["category_id"] in labels]
     owners = positions(
         np.array([image["id"] for image in images], dtype=np.int64),
@@ -279,7 +287,8 @@ def from_coco(path: str | Path, folder: str | Path, voc_labels: bool, min_pixels
     areas = np.zeros(len(images))
     for owner, annotation in zip(owners.tolist(), annotations, strict=True):
         if not annotation.get("segmentation"):
-            raise ValueError(f"{path}: annotation {annotation['id']} has no segmentation; masks need polygons or run lengths")
+            image = images[owner]["file_name"]
+            raise ValueError(f"{path}: an object in image {image} has no segmentation; masks need polygons or run lengths")
         objects[owner].append([labels[annotation["category_id"]], annotation["iscrowd"], annotation["segmentation"]])
         areas[owner] += 0 if annotation["iscrowd"] else annotation["area"]
     kept = np.flatnonzero(areas >= min_pixels)

@@ -4,19 +4,18 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from backbones import Backbone, Tap
 from heads import SegmentationHead
-from tasks.images import RGBImage, read_image
+from tasks.images import RGBImage, rgb_pixels
 from tasks.model import IMAGENET_MEAN, IMAGENET_STD, TaskModel
 
 HeadBuilder = Callable[[dict[str, Tap], int], SegmentationHead]
 
-# Step of the sliding window in window sides, as in mmsegmentation's Pascal VOC settings (341 of 512).
+# Step of the sliding window in window sides, as in mmsegmentation's UPerNet settings for ConvNeXt (341 of 512).
 WINDOW_STEP = 2 / 3
 
 
@@ -90,7 +89,13 @@ class Segmenter(TaskModel):
 
         Returns:
             One (H, W) uint8 map of class indices an image.
+
+        Raises:
+            ValueError: an image is of another kind.
         """
+        for image in images:
+            if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
+                raise ValueError(f"an image is {tuple(image.shape)} of {image.dtype}; accepted: (3, H, W) uint8 RGB")
         if self.sliding:
             return [self._slide(image) if self._share(image) < 1 else self._whole([image], enlarge)[0] for image in images]
         return self._whole(images, enlarge)
@@ -105,9 +110,9 @@ class Segmenter(TaskModel):
             (H, W) uint8 class indices. The module is in evaluation mode afterwards.
 
         Raises:
-            ValueError: the file cannot be read as an image.
+            ValueError: the file cannot be read as an image, or the pixels are of another kind.
         """
-        pixels = read_image(image) if isinstance(image, (str, Path)) else np.array(image)  # a copy: torch takes no views
+        pixels = rgb_pixels(image)
         return self.eval().segment([torch.from_numpy(pixels).permute(2, 0, 1).to(self.mean.device)], enlarge=True)[0]
 
     def describe(self) -> dict[str, Any]:

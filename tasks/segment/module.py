@@ -81,7 +81,7 @@ class SegmentationModule(TaskModule):
 
     def on_validation_epoch_start(self) -> None:
         """Starts counting pixels."""
-        images = len(self.trainer.datamodule.val_set)  # type: ignore[attr-defined]
+        images = len(self.data.val_set)
         self.confusion = ConfusionMatrix(len(self.model.class_names), images).to(self.device)
         self.shown = []
 
@@ -97,7 +97,7 @@ class SegmentationModule(TaskModule):
         for name, value in self.evaluation.figures.items():
             self.log(f"val/{name}", value, prog_bar=name == "mIoU", sync_dist=True)
         if folder := self.report_folder:
-            write_report(folder, self.evaluation, self.shown, {"images": int(self.confusion.seen), "checkpoint": self.trainer.ckpt_path})
+            write_report(folder, self.evaluation, self.shown, {"images": self.confusion.counted, "checkpoint": self.trainer.ckpt_path})
 
     on_test_epoch_start = on_validation_epoch_start
     test_step = validation_step

@@ -1,6 +1,7 @@
 """Finding the class of every pixel of image files with a checkpoint."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ def predict(
     images: list[str] | str,
     output: str | None = None,
     scales: list[float] | None = None,
-    flip: bool = False,
-    sliding: bool = False,
+    flip: bool | None = None,
+    sliding: bool | None = None,
     device: str = "auto",
 ) -> None:
     """Finds the class of every pixel of images with a checkpoint and draws them.
@@ -27,8 +28,8 @@ def predict(
         images: files, folders (searched through) and patterns such as 'photos/*.jpg'.
         output: folder for the results; by default `predict` in the run's folder, or `predictions`.
         scales: sizes at which to look at an image, in sizes of the network's input; by default the checkpoint's.
-        flip: look at the mirror image too.
-        sliding: move a window over larger images, instead of reducing them.
+        flip: look at the mirror image too; by default as the checkpoint says.
+        sliding: move a window over larger images, instead of reducing them; by default as the checkpoint says.
         device: `cpu`, `cuda`, ... or `auto` for a GPU where there is one.
     """
     import torch
@@ -40,7 +41,11 @@ def predict(
 
     files = find_images([images] if isinstance(images, str) else images)
     segmenter = Segmenter.from_checkpoint(ckpt_path)
-    segmenter.set_looks(scales or segmenter.scales, flip or segmenter.flip, sliding or segmenter.sliding)
+    segmenter.set_looks(
+        segmenter.scales if scales is None else scales,
+        segmenter.flip if flip is None else flip,
+        segmenter.sliding if sliding is None else sliding,
+    )
     move(segmenter, device)
     folder, names = output_folder(output, ckpt_path), segmenter.class_names
 
@@ -51,13 +56,13 @@ def predict(
         seen = [v for v in counts.nonzero().flatten().tolist() if v > 0]
         picture = overlay(torch.from_numpy(pixels).permute(2, 0, 1), mask)
         write_png(add_legend(picture, [names[v] for v in seen], voc_palette()[seen]), folder / "overlays" / f"{name}.png")
-        return {"mask": f"masks/{name}.png"} | dict(zip(names, (counts / mask.numel()).tolist(), strict=True))
+        return {"mask": f"masks/{name}.png", "shares": (counts / mask.numel()).tolist()}
 
-    predict_files(files, folder, one, lambda results: _write_shares(results, ["file", "mask", *names], folder / "shares.csv"))
+    predict_files(files, folder, one, lambda results: _write_shares(results, names, folder / "shares.csv"))
 
 
-def _write_shares(results: list[dict[str, Any]], columns: list[str], path: Path) -> None:
+def _write_shares(results: list[dict[str, Any]], names: Sequence[str], path: Path) -> None:
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in results)
+        writer = csv.writer(file)
+        writer.writerow(["file", "mask", *names])
+        writer.writerows([row["file"], row["mask"], *(round(share, 4) for share in row["shares"])] for row in results)

@@ -9,8 +9,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tasks.pictures import add_legend, draw_curves, grid, new_figure, overlay, plot_bars, save_figure, voc_palette, write_png
-from tasks.report import print_table, write_metrics
+from tasks.pictures import (
+    add_legend,
+    draw_curves,
+    grid,
+    new_figure,
+    overlay,
+    plot_bars,
+    plot_confusion,
+    save_figure,
+    voc_palette,
+    write_png,
+)
+from tasks.report import print_table, write_confusion, write_metrics
 from tasks.segment.metrics import Evaluation
 
 # Images in the picture of predictions have this many pixels a side.
@@ -31,9 +42,7 @@ def write_report(folder: Path, evaluation: Evaluation, shown: Sequence[Shown], f
     names = list(evaluation.per_class)
     absent = [name for name, row in evaluation.per_class.items() if not row["pixels"]]
     write_metrics(folder, evaluation.figures, facts | {"absent_classes": absent, "per_class": evaluation.per_class})
-    header = ",".join(["true / predicted", *names])
-    rows = [",".join([name, *map(str, counts)]) for name, counts in zip(names, evaluation.confusion.tolist(), strict=True)]
-    (folder / "confusion.csv").write_text("\n".join([header, *rows]) + "\n")
+    write_confusion(folder, evaluation.confusion, names)
     pictures = folder / "pictures"
     if shown:
         draw_predictions(shown, names, pictures / "predictions.png")
@@ -75,19 +84,9 @@ def _tile(image: Tensor) -> Tensor:
 
 def _draw_classes(evaluation: Evaluation, path: Path) -> None:
     present = np.flatnonzero(evaluation.confusion.sum(axis=0) + evaluation.confusion.sum(axis=1))
-    names = np.array(list(evaluation.per_class))[present]
+    names = [list(evaluation.per_class)[k] for k in present]
     counts = evaluation.confusion[np.ix_(present, present)]
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure, (axis, bars) = new_figure(2, height=max(4.5, 0.3 * len(names)))
-    axis.grid(False)
-    figure.colorbar(axis.imshow(shares, vmin=0, vmax=1, cmap="Blues"))
-    axis.set(title="share of each true class", xlabel="predicted", ylabel="true")
-    axis.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
-    axis.set_yticks(range(len(names)), names, fontsize=8)
-    if len(names) <= 10:
-        for row, column in np.ndindex(shares.shape):
-            axis.text(
-                column, row, f"{shares[row, column]:.2f}", ha="center", va="center", color="white" if shares[row, column] > 0.5 else "black"
-            )
+    plot_confusion(figure, axis, counts, names)
     plot_bars(bars, {name: row["IoU"] for name, row in evaluation.per_class.items() if row["pixels"]}, "IoU of each class")
     save_figure(figure, path)

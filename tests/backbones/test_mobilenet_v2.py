@@ -114,6 +114,31 @@ def test_widths_equal_timm_and_torchvision(width: float, name: str) -> None:
     assert {name: t.shape for name, t in ours.features.state_dict().items()} == shapes
 
 
+# Widths of the paper and of TensorFlow's published weights; timm's name where it has that width.
+WIDTHS = [
+    *((0.35, "mobilenetv2_035"), (0.5, "mobilenetv2_050"), (0.75, "mobilenetv2_075")),
+    *((1.0, "mobilenetv2_100"), (1.3, None), (1.4, "mobilenetv2_140")),
+]
+
+
+@pytest.mark.parametrize(("width", "name"), WIDTHS)
+@torch.no_grad()
+def test_every_width_of_the_paper(width: float, name: str | None) -> None:
+    with torch.device("meta"):
+        ours, theirs = MobileNetV2(LAYERS, width).eval(), torchvision.models.mobilenet_v2(width_mult=width)
+        timms = timm.create_model(name) if name else None
+        images = [torch.empty(1, 3, size, size) for size in (96, 128, 160, 192, 224)]
+    shapes = [tensor.shape for tensor in ours.state_dict().values()]
+    assert shapes == [tensor.shape for tensor in theirs.features.state_dict().values()]
+    assert timms is None or shapes == [tensor.shape for key, tensor in timms.state_dict().items() if not key.startswith("classifier")]
+    assert ours.taps["layer19"].channels == (1280 if width <= 1 else round(1280 * width))
+    for image in images:
+        features = ours(image)
+        assert {key: f.shape[1:] for key, f in features.items()} == {
+            key: (tap.channels, image.shape[2] // tap.stride, image.shape[2] // tap.stride) for key, tap in ours.taps.items()
+        }
+
+
 @pytest.mark.parametrize(("channels", "rounded"), [(1, 8), (11.2, 16), (12, 16), (33.6, 32), (44.8, 48), (8.4, 8), (18, 24), (1792, 1792)])
 def test_channels_are_rounded_to_eights_never_below_90_percent(channels: float, rounded: int) -> None:
     assert make_divisible(channels) == rounded

@@ -228,3 +228,9 @@ def test_bfloat16() -> None:
 def test_errors_name_the_value_and_what_is_accepted(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SmpDecoder(**{"taps": taps_to(32), "num_classes": 3, **arguments})
+
+
+def test_settings_of_another_kind_are_refused() -> None:
+    taps = MobileNetV2(["layer2", "layer4", "layer7", "layer14", "layer18"], 0.35).taps
+    with pytest.raises(ValueError, match="smp's Unet cannot be built"):
+        SmpDecoder(taps, 3, "Unet", {"decoder_channels": 256})

@@ -24,7 +24,8 @@ def test_whole_window_is_the_resize_of_prediction() -> None:
     from tasks.images import resize_image
 
     image = noise(30, 40, 3)
-    assert np.array_equal(cut_window(image, WHOLE, (50, 64)), resize_image(image, (50, 64)))
+    difference = cut_window(image, WHOLE, (50, 64)).astype(int) - resize_image(image, (50, 64))
+    assert np.abs(difference).max() <= 1  # two libraries round differently
 
 
 def test_window_inside_is_that_part() -> None:

@@ -1,198 +1,222 @@
-"""Published weights of others: equal results, and what is refused."""
+"""Published weights of others: networks that give what the originals give."""
 
-import json
-import runpy
-import sys
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
-from PIL import Image
-from torch import nn
+import torchvision
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import MobileNetV2Config, MobileNetV2ForImageClassification, MobileNetV2ForSemanticSegmentation
 
-import tasks.convert
 from backbones import MobileNetV2
-from backbones.tensorflow import body_scopes
-from heads import DeepLabV3
-from tasks.convert import DEEPLAB_SCOPES, convert
-from tasks.labels import VOC_MASK_CLASSES
-from tasks.segment.__main__ import main
+from heads import ClassifierHead, DeepLabV3, SigmoidLoss, SSDLite
+from tasks.classify.model import Classifier
+from tasks.convert import convert
+from tasks.detect.model import Detector
+from tasks.labels import COCO_IDS, VOC_MASK_CLASSES, coco_classes, imagenet_classes
 from tasks.segment.model import Segmenter
+from tests.tasks.foreign import (
+    MMDetSSDLite,
+    assert_equal,
+    channels_last,
+    converted,
+    named_by,
+    of_imagenet,
+    of_tensorflow,
+    pixels,
+    randomise,
+    scheme_of,
+)
 
-Arrays = dict[str, np.ndarray]
+# Even and odd sides, of which TensorFlow pads some on one side only.
+SIZES = [(96, 64), (97, 65)]
+TF_SETTINGS = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
 
-def published() -> Segmenter:
-    """DeepLab's network with random weights and statistics."""
+def check_classifier(model: Classifier, expected: Callable[[Tensor], Tensor], names: tuple[str, ...], sizes: Any = SIZES) -> None:
+    for size in sizes:
+        images = pixels(*size)
+        assert_equal(model(images), expected(images))
+    assert (model.class_names, model.size) == (names, (224, 224))
+
+
+@pytest.mark.parametrize(("width", "ending"), [(1.0, ".pth"), (0.35, ".safetensors"), (1.4, ".pt")])
+@torch.no_grad()
+def test_torchvision(width: float, ending: str, tmp_path: Path) -> None:
+    theirs = randomise(torchvision.models.mobilenet_v2(width_mult=width))
+    file = tmp_path / f"weights{ending}"
+    if ending == ".safetensors":
+        save_file(theirs.state_dict(), file)
+    else:
+        torch.save(theirs.state_dict(), file)
+    names = torchvision.models.MobileNet_V2_Weights.DEFAULT.meta["categories"]
+    check_classifier(converted(file, Classifier), lambda images: theirs(of_imagenet(images)), tuple(names))
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2_100", "mobilenetv2_035", "mobilenetv2_140"])
+@torch.no_grad()
+def test_timm(name: str, tmp_path: Path) -> None:
+    theirs = randomise(timm.create_model(name, num_classes=3))
+    torch.save({"epoch": 1, "state_dict": {f"module.{key}": value for key, value in theirs.state_dict().items()}}, tmp_path / "timm.pth")
+    model = converted(tmp_path / "timm.pth", Classifier)
+    check_classifier(model, lambda images: theirs(of_imagenet(images)), ("class_0", "class_1", "class_2"))
+
+
+@pytest.mark.parametrize(("width", "classes"), [(1.0, 1001), (0.35, 1001), (1.4, 5)])
+@torch.no_grad()
+def test_transformers_classifier(width: float, classes: int, tmp_path: Path) -> None:
+    config = MobileNetV2Config(depth_multiplier=width, num_labels=classes)
+    theirs = randomise(MobileNetV2ForImageClassification(config))
+    theirs.save_pretrained(tmp_path)
+    names = imagenet_classes(classes) or tuple(f"class_{number}" for number in range(classes))
+    model = converted(tmp_path / "model.safetensors", Classifier)
+    check_classifier(model, lambda images: theirs(of_tensorflow(images)).logits, names)
+
+
+@pytest.mark.parametrize(("width", "classes"), [(1.0, 21), (0.5, 3)])
+@torch.no_grad()
+def test_transformers_segmenter(width: float, classes: int, tmp_path: Path) -> None:
+    config = MobileNetV2Config(depth_multiplier=width, num_labels=classes, output_stride=16)
+    theirs = randomise(MobileNetV2ForSemanticSegmentation(config))
+    theirs.save_pretrained(tmp_path)
+    model = converted(tmp_path / "model.safetensors", Segmenter)
+    for size in SIZES:
+        images = pixels(*size)
+        cells = model.head(model.backbone(model.normalise(images)), size)
+        assert_equal(cells, theirs(of_tensorflow(images)).logits)
+    assert model.class_names == (VOC_MASK_CLASSES if classes == 21 else ("class_0", "class_1", "class_2"))
+    assert model.size == (513, 513)
+    assert model.head.align_corners
+
+
+@pytest.mark.parametrize(("classes", "size"), [(80, (320, 320)), (3, (97, 160))])
+@torch.no_grad()
+def test_mmdetection(classes: int, size: tuple[int, int], tmp_path: Path) -> None:
+    theirs = randomise(MMDetSSDLite(classes))
+    meta = {"CLASSES": ("a", "b"), "config": "model = dict()", "epoch": 600}
+    torch.save({"meta": meta, "state_dict": theirs.state_dict()}, tmp_path / "ssdlite.pth")
+    model = converted(tmp_path / "ssdlite.pth", Detector)
+    images = pixels(*size)
+    scores, deltas = theirs(of_imagenet(images))
+    found = model(images)
+    assert_equal(found.class_logits, scores[..., [classes, *range(classes)]])
+    assert_equal(found.box_deltas, deltas)
+    assert model.size == (320, 320)
+    assert model.class_names == (coco_classes() if classes == 80 else ("class_1", "class_2", "class_3"))
+
+
+def segmenter() -> Segmenter:
+    """DeepLab's network as TensorFlow has it."""
     backbone = MobileNetV2(["layer18"], output_stride=16, padding="same", bn_eps=1e-3)
     head = partial(DeepLabV3, padding="same", align_corners=True)
-    segmenter = Segmenter(backbone, head, VOC_MASK_CLASSES, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    for layer in segmenter.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            for values, low, high in ((layer.weight, 0.5, 1.5), (layer.bias, -0.5, 0.5), (layer.running_mean, -0.5, 0.5)):
-                nn.init.uniform_(values, low, high)
-            nn.init.uniform_(layer.running_var, 0.5, 1.5)
-    nn.init.normal_(segmenter.head.logits.bias)
-    nn.init.normal_(segmenter.head.logits.weight, std=0.1)
-    return segmenter.eval()
+    return randomise(Segmenter(backbone, head, VOC_MASK_CLASSES, **TF_SETTINGS))
 
 
+def detector(classes: int) -> Detector:
+    """SSDLite as TensorFlow has it."""
+    backbone = MobileNetV2(padding="same", bn_eps=1e-3)
+    head = partial(SSDLite, padding="same", class_loss=SigmoidLoss())
+    return randomise(Detector(backbone, head, [f"class_{k}" for k in range(1, classes + 1)], (300, 300), **TF_SETTINGS))
+
+
+@pytest.mark.parametrize("folded", [True, False], ids=["folded", "separate"])
 @torch.no_grad()
-def fold(segmenter: Segmenter) -> Arrays:
-    """Multiplies batch norms into the convolutions before them, under TensorFlow's names."""
-    layers = [m for part in (segmenter.backbone, segmenter.head) for m in part.modules() if isinstance(m, (nn.Conv2d, nn.BatchNorm2d))]
-    scopes = iter([*body_scopes(18), *DEEPLAB_SCOPES])
-    found = {}
-    for layer, following in zip(layers, [*layers[1:], None], strict=True):
-        if isinstance(layer, nn.BatchNorm2d):
-            continue
-        weights, biases = layer.weight, layer.bias
-        if isinstance(following, nn.BatchNorm2d):
-            gain = following.weight / (following.running_var + following.eps).sqrt()
-            weights, biases = weights * gain.view(-1, 1, 1, 1), following.bias - following.running_mean * gain
-        scope = next(scopes)
-        found |= {f"{scope}/weights": weights.numpy().copy(), f"{scope}/biases": biases.numpy().copy()}
-    assert next(scopes, None) is None
+def test_deeplab(folded: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    original = segmenter()
+    arrays = named_by(scheme_of("TensorFlow slim"), original, folded)
+    np.savez(tmp_path / "deeplab.npz", **(arrays if folded else channels_last(arrays)))
+    model = converted(tmp_path / "deeplab.npz", Segmenter)
+    assert f"{len(arrays)} tensors used, 0 not, 0 missing;" in capsys.readouterr().out
+    images = pixels(65, 97)
+    assert_equal(model(images), original(images))
+    assert (model.class_names, model.size) == (VOC_MASK_CLASSES, (513, 513))
+
+
+def as_published(arrays: dict[str, np.ndarray], columns: int) -> dict[str, np.ndarray]:
+    """Box rows as y x h w, and 91 columns of classes, of which those without a class of COCO are noise."""
+    found = dict(arrays)
+    for name, value in arrays.items():
+        if "/BoxEncodingPredictor/" in name:
+            found[name] = value.reshape(-1, 4, *value.shape[1:])[:, [1, 0, 3, 2]].reshape(value.shape)
+        elif "/ClassPredictor/" in name:
+            own = value.reshape(-1, 81, *value.shape[1:])
+            rows = np.random.default_rng(0).normal(size=(len(own), columns, *value.shape[1:])).astype(np.float32)
+            rows[:, [0, *COCO_IDS]] = own
+            found[name] = rows.reshape(-1, *value.shape[1:])
     return found
 
 
-@pytest.fixture(scope="module")
-def original() -> Segmenter:
-    return published()
+@pytest.mark.parametrize("folded", [True, False], ids=["folded", "separate"])
+@torch.no_grad()
+def test_object_detection(folded: bool, tmp_path: Path) -> None:
+    original = detector(80)
+    arrays = as_published(named_by(scheme_of("TensorFlow Object"), original, folded), 91)
+    np.savez(tmp_path / "ssdlite.npz", **(arrays if folded else channels_last(arrays)))
+    model = converted(tmp_path / "ssdlite.npz", Detector)
+    images = pixels(300, 300)
+    found, expected = model(images), original(images)
+    assert_equal(found.class_logits, expected.class_logits)
+    assert_equal(found.box_deltas, expected.box_deltas)
+    assert torch.equal(found.anchors, expected.anchors)
+    assert (model.class_names, model.size) == (coco_classes(), (300, 300))
+    assert isinstance(model.head.class_loss, SigmoidLoss)
 
 
-@pytest.fixture(scope="module")
-def arrays(original: Segmenter) -> Arrays:
-    return fold(original)
+@pytest.mark.parametrize(("width", "norms"), [(1.0, True), (0.35, True), (1.0, False)], ids=["1", "0.35", "without scales"])
+@torch.no_grad()
+def test_keras_names(width: float, norms: bool, tmp_path: Path) -> None:
+    backbone = MobileNetV2(["layer19"], width, padding="same", bn_eps=1e-3)
+    original = randomise(Classifier(backbone, ClassifierHead, ["a", "b"], **TF_SETTINGS))
+    arrays = channels_last(named_by(scheme_of("Keras"), original))
+    if not norms:  # Keras's scale=False
+        arrays = {name: np.ones_like(value) if name.endswith("/gamma") else value for name, value in arrays.items()}
+        for layer in original.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.weight.fill_(1)
+        arrays = {name: value for name, value in arrays.items() if not name.endswith("/gamma")}
+    doubled = {f"{name.split('/')[0]}|{name.replace('/', '|')}:0": value for name, value in arrays.items()}
+    np.savez(tmp_path / "keras.npz", **doubled)
+    check_classifier(converted(tmp_path / "keras.npz", Classifier), original, ("class_0", "class_1"))
+
+
+# Layers as the file mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5 has them, and as the code that came with it.
+FIRST_RELEASES = [
+    (r"^expanded_conv_(.*)_BN/", r"bn0_conv_0_bn_\1/"),
+    (r"^block_(\d+)_(.*)_BN/", r"bn\1_conv_\1_bn_\2/"),
+    (r"^expanded_conv_", "mobl0_conv_0_"),
+    (r"^block_(\d+)_", r"mobl\1_conv_\1_"),
+    ("^predictions/", "Logits/"),
+]
+
+
+@pytest.mark.parametrize("renames", [FIRST_RELEASES, FIRST_RELEASES[-1:]], ids=["weights", "code"])
+@torch.no_grad()
+def test_names_of_keras_first_releases(renames: list[tuple[str, str]], tmp_path: Path) -> None:
+    backbone = MobileNetV2(["layer19"], 0.35, padding="same", bn_eps=1e-3)
+    original = randomise(Classifier(backbone, ClassifierHead, ["a", "b"], **TF_SETTINGS))
+    arrays = {}
+    for name, value in channels_last(named_by(scheme_of("Keras"), original)).items():
+        for pattern, replacement in renames:
+            name = re.sub(pattern, replacement, name)
+        arrays[f"{name.split('/')[0]}/{name}:0"] = value
+    assert ("mobl0_conv_0_project/mobl0_conv_0_project/kernel:0" in arrays) == (len(renames) > 1)
+    assert "Logits/Logits/bias:0" in arrays
+    np.savez(tmp_path / "keras.npz", **arrays)
+    check_classifier(converted(tmp_path / "keras.npz", Classifier), original, ("class_0", "class_1"))
 
 
 @torch.no_grad()
-def test_converted_network_gives_equal_logits(
-    original: Segmenter, arrays: Arrays, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    np.savez(tmp_path / "folded.npz", **arrays)
-    convert(str(tmp_path / "folded.npz"), str(tmp_path / "converted.pt"))
-    assert capsys.readouterr().out == f"110 tensors used, 0 not; written to {tmp_path / 'converted.pt'}\n"
-    converted = Segmenter.from_checkpoint(tmp_path / "converted.pt")
-    images = torch.randint(256, (2, 3, 65, 97), dtype=torch.uint8)
-    expected = original(images)
-    assert expected.std() > 0.1
-    torch.testing.assert_close(converted(images), expected, rtol=1e-4, atol=1e-4)
-    assert (converted.class_names, converted.size) == (VOC_MASK_CLASSES, (513, 513))
-    assert converted.mean.flatten().tolist() == converted.std.flatten().tolist() == [0.5] * 3
-    assert converted.head.align_corners
-
-
-def test_tensors_that_are_not_used_are_named(arrays: Arrays, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    np.savez(tmp_path / "folded.npz", **arrays, global_step=np.ones(1), other=np.ones(2))
-    convert(str(tmp_path / "folded.npz"), str(tmp_path / "converted.pt"))
-    assert "110 tensors used, 2 not: global_step, other; written to" in capsys.readouterr().out
-
-
-def without(name: str) -> Callable[[Path, Arrays], None]:
-    return lambda path, arrays: np.savez(path, **{key: value for key, value in arrays.items() if key != name})
-
-
-def changed(name: str, value: np.ndarray) -> Callable[[Path, Arrays], None]:
-    return lambda path, arrays: np.savez(path, **(arrays | {name: value}))
-
-
-@pytest.mark.parametrize(
-    ("write", "message"),
-    [
-        (without("concat_projection/biases"), "has no tensor concat_projection/biases"),
-        (without("MobilenetV2/Conv/weights"), "has no tensor MobilenetV2/Conv/weights"),
-        (without("logits/semantic/weights"), r"has no tensor logits/semantic/weights; accepted: deeplabv3_mnv2_pascal with folded batch"),
-        (changed("aspp0/weights", np.ones((256, 320, 3, 3))), r"aspp0/weights has shape \(256, 320, 3, 3\); wanted \(256, 320, 1, 1\)"),
-        (changed("logits/semantic/weights", np.ones((2, 256, 1, 1))), r"has shape \(2, 256, 1, 1\); wanted \(21, 256, 1, 1\)"),
-        (changed("aspp0/biases", np.array([{}])), "cannot be read as an .npz of plain arrays"),
-        (lambda path, _: path.write_bytes(b"nothing"), "cannot be read as an .npz of plain arrays"),
-        (lambda path, _: path.write_bytes(b""), "cannot be read as an .npz of plain arrays"),
-        (lambda path, _: None, "no such weights file"),
-    ],
-    ids=["bias", "first", "last", "shape", "classes", "pickled", "bytes", "empty", "absent"],
-)
-def test_other_files_are_one_sentence(write: Callable[[Path, Arrays], object], message: str, arrays: Arrays, tmp_path: Path) -> None:
-    write(tmp_path / "folded.npz", arrays)
-    with pytest.raises(ValueError, match=rf"folded\.npz: .*{message}") as raised:
-        convert(str(tmp_path / "folded.npz"), str(tmp_path / "converted.pt"))
-    assert "\n" not in str(raised.value)
-    assert not (tmp_path / "converted.pt").exists()
-
-
-def test_single_array_is_refused(tmp_path: Path) -> None:
-    np.save(tmp_path / "one.npy", np.ones(3))
-    with pytest.raises(ValueError, match=r"one\.npy: cannot be read as an \.npz of plain arrays"):
-        convert(str(tmp_path / "one.npy"), str(tmp_path / "converted.pt"))
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *args: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["convert", *map(str, args)])
-    runpy.run_path(tasks.convert.__file__, run_name="__main__")
-
-
-def test_command_line(arrays: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    np.savez(tmp_path / "folded.npz", **arrays)
-    run(monkeypatch, tmp_path / "folded.npz", tmp_path / "converted.pt")
-    assert Segmenter.from_checkpoint(tmp_path / "converted.pt").class_names == VOC_MASK_CLASSES
-
-
-def test_user_error_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SystemExit, match=r"^error: .*absent\.npz: no such weights file$"):
-        run(monkeypatch, tmp_path / "absent.npz", tmp_path / "converted.pt")
-
-
-def test_folder_of_the_result_is_made(arrays: Arrays, tmp_path: Path) -> None:
-    np.savez(tmp_path / "folded.npz", **arrays)
-    convert(str(tmp_path / "folded.npz"), str(tmp_path / "new/folder/converted.pt"))
-    assert (tmp_path / "new/folder/converted.pt").is_file()
-
-
-@pytest.fixture(scope="module")
-def google(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Google's DeepLab, converted."""
-    target = tmp_path_factory.mktemp("google") / "deeplab.pt"
-    convert(str(shared / "weights/voc/deeplabv3_mobilenet_v2_trainval_folded.npz"), str(target))
-    return target
-
-
-def test_every_tensor_of_googles_file_is_used(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    convert(str(shared / "weights/voc/deeplabv3_mobilenet_v2_trainval_folded.npz"), str(tmp_path / "deeplab.pt"))
-    assert "110 tensors used, 0 not;" in capsys.readouterr().out
-
-
-def test_other_network_of_google_is_refused(shared: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="has no tensor logits/semantic/weights"):
-        convert(str(shared / "weights/coco/ssdlite_mobilenet_v2_21of91_folded.npz"), str(tmp_path / "converted.pt"))
-
-
-def overlap(found: np.ndarray, true: np.ndarray) -> float:
-    return float((found & true).sum() / (found | true).sum())
-
-
-def test_googles_network_finds_the_bird(google: Path, shared: Path) -> None:
-    photos = shared / "weights/photos"
-    found = Segmenter.from_checkpoint(google).predict(photos / "bird_segmentation.bmp").numpy()
-    mask = np.array(Image.open(photos / "bird_segmentation_mask.bmp"))  # 3 is the bird, 1 and 2 lie on its border
-    assert overlap(found == VOC_MASK_CLASSES.index("bird"), mask > 0) > 0.9
-    assert set(np.unique(found)) == {0, VOC_MASK_CLASSES.index("bird")}
-
-
-def test_googles_network_finds_the_dog(google: Path, shared: Path) -> None:
-    photos = shared / "weights/photos"
-    mask = np.array(Image.open(photos / "dog_segmentation_mask.bmp"))  # 0 is the dog, 1 the background, 2 the border (void)
-    found = Segmenter.from_checkpoint(google).predict(photos / "dog_segmentation.bmp").numpy()
-    assert overlap((found == VOC_MASK_CLASSES.index("dog")) & (mask != 2), mask == 0) > 0.8
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("flags", "expected"), [([], 0.7480), (["--model.backbone.output_stride", "8"], 0.7638)], ids=["16", "8"])
-def test_googles_network_reaches_its_known_score(google: Path, shared: Path, tmp_path: Path, flags: list[str], expected: float) -> None:
-    data = ["--data", "tasks.segment.data.Voc", "--data.root", str(shared / "data/VOCdevkit"), "--data.num_workers", "2"]
-    main(["validate", "--ckpt_path", str(google), *data, "--data.batch_size", "8", *flags, "--runs", str(tmp_path)])
-    figures = json.loads(next(tmp_path.rglob("metrics.json")).read_text())
-    assert figures["images"] == 223
-    assert figures["val/mIoU_present"] == pytest.approx(expected, abs=0.002)
+def test_converting_again_changes_nothing(tmp_path: Path) -> None:
+    torch.save(torchvision.models.mobilenet_v2(width_mult=0.35).state_dict(), tmp_path / "a.pth")
+    convert(str(tmp_path / "a.pth"), str(tmp_path / "b.safetensors"))
+    convert(str(tmp_path / "a.pth"), str(tmp_path / "new/folder/b.ckpt"))
+    first, second = (Classifier.from_checkpoint(tmp_path / name) for name in ("b.safetensors", "new/folder/b.ckpt"))
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True))
+    assert first.describe() == second.describe()

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from heads import Targets
-from tasks.data import TaskData
+from tasks.data import TaskData, stack_images
 from tasks.detect.annotations import BoxAnnotations
 from tasks.detect.transforms import Augmentation, LightAugmentation, ResizeOnly, apply
 from tasks.images import read_annotated
@@ -64,10 +64,9 @@ class BoxDataset(Dataset[Sample]):
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stacks samples; memory stays in the order of channels_last."""
-    images = torch.stack([sample.image.permute(1, 2, 0) for sample in samples]).permute(0, 3, 1, 2)
+    """Stacks samples."""
     return Batch(
-        images,
+        stack_images([sample.image for sample in samples]),
         Targets.collate([sample.boxes for sample in samples], [sample.labels for sample in samples]),
         torch.tensor([sample.size for sample in samples]),
         torch.tensor([sample.position for sample in samples]),

@@ -22,6 +22,8 @@ class Coco(BoxData):
         train_annotations: their annotation file, if not `root/annotations/instances_train2017.json`.
         val_images: folder of the validation images, if not `root/val2017`.
         val_annotations: their annotation file, if not `root/annotations/instances_val2017.json`.
+        classes: names of the classes to train and evaluate on, in the order of their labels; by default all, by ascending category id.
+            Objects of other classes are left out.
         download: fetch COCO 2017 (19 GB) into `root` where it is missing.
         size: height and width of the network's input in pixels.
         batch_size: images a step and process.
@@ -36,6 +38,7 @@ class Coco(BoxData):
         train_annotations: str | None = None,
         val_images: str | None = None,
         val_annotations: str | None = None,
+        classes: Sequence[str] | None = None,
         download: bool = False,
         size: tuple[int, int] = (320, 320),
         batch_size: int = 24,
@@ -45,6 +48,7 @@ class Coco(BoxData):
         super().__init__(size, batch_size, augmentation, num_workers)
         self.root, self.download = Path(root), download
         self.sources = coco_sources(self.root, train_images, train_annotations, val_images, val_annotations)
+        self.classes = classes
         self._read: dict[str, BoxAnnotations] = {}
 
     def prepare_data(self) -> None:
@@ -54,7 +58,7 @@ class Coco(BoxData):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The names in the validation annotations, by ascending category id."""
+        """The names in the validation annotations, by ascending category id, or the chosen ones."""
         self.prepare_data()
         return self.annotations("val").class_names
 
@@ -62,7 +66,7 @@ class Coco(BoxData):
         """Reads the annotations of `train` or `val`, once."""
         if split not in self._read:
             folder, file = self.sources[split]
-            self._read[split] = from_coco(file, folder)
+            self._read[split] = from_coco(file, folder, self.classes)
         return self._read[split]
 
 

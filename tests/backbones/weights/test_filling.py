@@ -1,31 +1,28 @@
-"""Reading weights: what is accepted, what is refused, what is said."""
+"""Filling backbones with weights: what is accepted, what is refused, what is said."""
 
 import logging
-import pickle
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
+import numpy as np
 import pytest
+import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import MobileNetV2Config, MobileNetV2ForImageClassification
 
 from backbones import MobileNetV2
-from backbones.weights import read_tensors
+from backbones.weights import read_tensors, recognise
+from tasks.classify.model import Classifier
+from tasks.convert import convert
+from tests.tasks.foreign import MMDetSSDLite, channels_last, named_by, randomise, scheme_of
 
 TAPS = ["layer3"]
-
-
-class Bomb:
-    """An object whose unpickling writes a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.path,)
 
 
 @pytest.fixture
@@ -53,30 +50,6 @@ def test_old_files_without_batch_counts_fit(tmp_path: Path, tensors: dict[str, T
     torch.save(kept, tmp_path / "weights.pth")
     backbone = MobileNetV2(TAPS, weights=str(tmp_path / "weights.pth"))
     assert torch.equal(backbone.state_dict()["features.2.conv.3.running_var"], kept["features.2.conv.3.running_var"])
-
-
-def test_pickled_code_is_refused_and_not_run(tmp_path: Path) -> None:
-    torch.save({"features.0.0.weight": Bomb(tmp_path / "exploded")}, tmp_path / "weights.pth")
-    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Bomb(tmp_path / "exploded")))
-    for name in ("weights.pth", "plain.pth"):
-        with pytest.raises(ValueError, match=f"{name}: cannot be read as weights"):
-            read_tensors(tmp_path / name)
-    assert not (tmp_path / "exploded").exists()
-
-
-@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
-@pytest.mark.parametrize("content", [b"", b"not weights", b"PK\x03\x04cut"])
-def test_broken_files_are_refused_by_name(tmp_path: Path, name: str, content: bytes) -> None:
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=f"{name}: cannot be read as weights"):
-        read_tensors(tmp_path / name)
-
-
-@pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, torch.zeros(2)])
-def test_files_of_other_things_are_refused(tmp_path: Path, content: Any) -> None:
-    torch.save(content, tmp_path / "weights.pth")
-    with pytest.raises(ValueError, match=r"weights\.pth: holds no dictionary of tensors"):
-        read_tensors(tmp_path / "weights.pth")
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
@@ -143,3 +116,89 @@ def test_published_weights_without_network(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
     with pytest.raises(ValueError, match=r"weights 'imagenet': https://.*no route to host.*give the path of a local file"):
         MobileNetV2(TAPS, weights="imagenet")
+
+
+def original(width: float = 0.35) -> Any:
+    """A classifier of torchvision's, whose names are ours."""
+    return randomise(torchvision.models.mobilenet_v2(width_mult=width, num_classes=2))
+
+
+def write_torchvision(folder: Path) -> Path:
+    torch.save(original().state_dict(), folder / "w.pth")
+    return folder / "w.pth"
+
+
+def write_timm(folder: Path) -> Path:
+    save_file(randomise(timm.create_model("mobilenetv2_035", num_classes=2)).state_dict(), folder / "w.safetensors")
+    return folder / "w.safetensors"
+
+
+def write_transformers(folder: Path) -> Path:
+    config = MobileNetV2Config(depth_multiplier=0.35, num_labels=2)
+    randomise(MobileNetV2ForImageClassification(config)).save_pretrained(folder)
+    return folder / "model.safetensors"
+
+
+def write_converted(folder: Path) -> Path:
+    convert(str(write_torchvision(folder)), str(folder / "converted.safetensors"))
+    return folder / "converted.safetensors"
+
+
+def write_checkpoint(folder: Path) -> Path:
+    weights = {f"model.backbone.{name}": value for name, value in original().state_dict().items()}
+    torch.save({"state_dict": weights, "epoch": 1, "classifier": {"class_names": ["a"]}}, folder / "last.ckpt")
+    return folder / "last.ckpt"
+
+
+def write_npz(scheme: str, folded: bool, folder: Path) -> Path:
+    convert(str(write_torchvision(folder)), str(folder / "converted.safetensors"))
+    arrays = named_by(scheme_of(scheme), Classifier.from_checkpoint(folder / "converted.safetensors"), folded)
+    np.savez(folder / "w.npz", **(arrays if folded else channels_last(arrays)))
+    return folder / "w.npz"
+
+
+WRITERS: dict[str, Callable[[Path], Path]] = {
+    "torchvision": write_torchvision,
+    "timm": write_timm,
+    "transformers": write_transformers,
+    "converted": write_converted,
+    "checkpoint": write_checkpoint,
+    "keras": partial(write_npz, "Keras", False),
+    "slim": partial(write_npz, "TensorFlow slim", False),
+    "folded": partial(write_npz, "TensorFlow slim", True),
+}
+
+
+@pytest.mark.parametrize("kind", list(WRITERS))
+@torch.no_grad()
+def test_backbone_takes_each_kind(kind: str, tmp_path: Path) -> None:
+    """The whole body comes out the same as through the converted file, and a part of it too."""
+    file = WRITERS[kind](tmp_path)
+    source = file
+    if kind not in ("converted", "checkpoint"):
+        convert(str(file), str(tmp_path / "whole.safetensors"))
+        source = tmp_path / "whole.safetensors"
+    wanted = {name.removeprefix("model.backbone."): value for name, value in read_tensors(source).items()}
+    for taps in (["layer19"], ["layer15_expand"]):
+        backbone = MobileNetV2(taps, 0.35, bn_eps=1e-3, weights=str(file))
+        for name, value in backbone.state_dict().items():
+            assert name.endswith("num_batches_tracked") or torch.equal(value, wanted[name]), name
+
+
+def test_backbone_of_a_detector(tmp_path: Path) -> None:
+    theirs = randomise(MMDetSSDLite(2))
+    torch.save(theirs.state_dict(), tmp_path / "w.pth")
+    backbone = MobileNetV2(weights=str(tmp_path / "w.pth"))
+    assert torch.equal(backbone.state_dict()["features.18.1.running_var"], theirs.backbone.conv2.bn.running_var)
+    assert torch.equal(backbone.state_dict()["features.1.conv.0.0.weight"], theirs.backbone.layer1[0].depthwise_conv.conv.weight)
+
+
+def test_another_width_is_refused(tmp_path: Path) -> None:
+    file = write_timm(tmp_path)
+    with pytest.raises(ValueError, match=r"tensors do not fit: features\.0\.0\.weight \(16x3x3x3, wanted 32x3x3x3\)"):
+        MobileNetV2(["layer19"], 1.0, weights=str(file))
+
+
+@pytest.mark.parametrize("names", [["conv1.weight", "layer1.0.conv1.weight"], ["features.0.weight"], ["stem"]])
+def test_unknown_names_have_no_scheme(names: list[str]) -> None:
+    assert recognise(dict.fromkeys(names)) is None

@@ -175,7 +175,7 @@ def test_kept_images_keep_their_own_masks_and_sizes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("more", [{}, {"segmentation": None}, {"segmentation": []}, {"segmentation": {}}])
 def test_object_without_a_segmentation_is_refused(tmp_path: Path, more: dict[str, Any]) -> None:
     bare = {"image_id": 2, "category_id": CAT, "bbox": [0, 0, 1, 1], "id": 77, **more}
-    with pytest.raises(ValueError, match=r"instances\.json: annotation 2 has no segmentation; masks need polygons or run lengths"):
+    with pytest.raises(ValueError, match=r"instances\.json: an object in image 2\.png has no segmentation; masks need polygons or run"):
         read(tmp_path, annotate(CAT, [polygon(*BOX)]), bare)
     assert len(read(tmp_path, bare | {"category_id": KITE})) == 2  # objects of other categories need none
 
@@ -301,3 +301,16 @@ def test_every_real_coco_mask_is_drawn(shared: Path) -> None:
     assert shares[15] == shares[1:21].max()  # a person is in most images
     assert len(from_coco(folder / "annotations" / "instances_val.json", folder / "val", True, 1000)) < 206
     found.read(0)
+
+
+def test_vocs_own_names_count_like_cocos(tmp_path: Path) -> None:
+    categories = [{"id": 3, "name": "diningtable"}, {"id": 5, "name": "tv"}, {"id": 9, "name": "helmet"}]
+    places = {3: (0, 0, 2, 2), 5: (2, 0, 4, 2), 9: (4, 0, 6, 2)}
+    Image.new("RGB", SIZE[::-1]).save(tmp_path / "1.png")
+    found = read(tmp_path, *(annotate(number, [polygon(*place)]) for number, place in places.items()), categories=categories)
+    assert set(np.unique(found.read(0)[1])) == {0, 11, 20}
+
+
+def test_unknown_category_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"instances\.json: an annotation has category_id 99, which is not in the file's list"):
+        read(tmp_path, annotate(99, [polygon(0, 0, 2, 2)]))

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.utils.data import DistributedSampler
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from tasks.segment.metrics import ConfusionMatrix, Evaluation, divide, evaluate
+from tasks.segment.metrics import ConfusionMatrix, Evaluation, evaluate
 
 NAMES = ("background", "cat", "dog", "owl")
 
@@ -99,10 +98,6 @@ def test_equals_torchmetrics(classes: int) -> None:
     assert [row["IoU"] for row in ours.per_class.values()] == pytest.approx(theirs["none"], abs=1e-6)
     assert min(row["pixels"] for row in ours.per_class.values()) > 0
     assert ours.figures["mIoU"] == ours.figures["mIoU_present"] == pytest.approx(theirs["macro"], abs=1e-6)
-
-
-def test_division_by_zero_is_minus_one() -> None:
-    assert divide(np.array([1, 0, 0]), np.array([4, 5, 0])).tolist() == [0.25, 0.0, -1.0]
 
 
 def count_as(rank: int, processes: int, pairs: Sequence[tuple[Tensor, Tensor]], patch: pytest.MonkeyPatch) -> ConfusionMatrix:

@@ -421,3 +421,53 @@ def test_weights_of_nothing_in_common_are_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": {"model.other": torch.ones(1)}}, tmp_path / "weights.pt")
     with pytest.raises(ValueError, match="tensors do not fit"):
         make().load_weights(tmp_path / "weights.pt", strict=False)
+
+
+@pytest.mark.parametrize("image", [torch.rand(3, 8, 8), torch.zeros(4, 8, 8, dtype=torch.uint8), torch.zeros(8, 8, dtype=torch.uint8)])
+def test_other_images_are_refused(segmenter: Segmenter, image: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"an image is \(.*\) of torch\..*; accepted: \(3, H, W\) uint8 RGB"):
+        segmenter.segment([image])
+
+
+@pytest.mark.parametrize("pixels", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3))])
+def test_other_pixels_are_refused(segmenter: Segmenter, pixels: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"accepted: a file, or \(H, W, 3\) uint8 RGB pixels"):
+        segmenter.predict(pixels)
+
+
+def test_names_that_occur_twice_are_refused() -> None:
+    with pytest.raises(ValueError, match="class_names has b more than once"):
+        Segmenter(MobileNetV2(["layer18"], 0.35), DeepLabV3, ["a", "b", "b"], SIZE)
+
+
+def test_buffers_of_a_loss_are_no_weights_of_the_model(segmenter: Segmenter, tmp_path: Path) -> None:
+    segmenter.save(tmp_path / "model.ckpt")
+    checkpoint = torch.load(tmp_path / "model.ckpt")
+    checkpoint["state_dict"]["loss.weight"] = torch.ones(3)
+    torch.save(checkpoint, tmp_path / "model.ckpt")
+    assert Segmenter.from_checkpoint(tmp_path / "model.ckpt").class_names == segmenter.class_names
+
+
+def test_weights_for_other_colours_are_told(segmenter: Segmenter, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    segmenter.save(tmp_path / "model.ckpt")
+    spec = segmenter.describe() | {"mean": [0.25, 0.25, 0.25]}
+    other = Segmenter.from_checkpoint(tmp_path / "model.ckpt")
+    other.mean.fill_(spec["mean"][0])
+    with caplog.at_level("WARNING", "lightning.pytorch"):
+        other.load_weights(tmp_path / "model.ckpt")
+    assert "were trained with mean" in caplog.text
+
+
+def test_results_are_named_apart_and_classes_may_be_called_like_columns(tmp_path: Path) -> None:
+    from tasks.segment.predict import predict
+
+    Segmenter(MobileNetV2(["layer18"], 0.35), DeepLabV3, ["background", "mask", "file"], SIZE).save(tmp_path / "model.ckpt")
+    (tmp_path / "photos").mkdir()
+    for name in ("img.jpg", "img.png", "img_0001.jpg"):
+        Image.new("RGB", (20, 10)).save(tmp_path / "photos" / name)
+    predict(str(tmp_path / "model.ckpt"), str(tmp_path / "photos"), str(tmp_path / "out"))
+    header, *rows = [line.split(",") for line in (tmp_path / "out/shares.csv").read_text().splitlines()]
+    assert header == ["file", "mask", "background", "mask", "file"]
+    assert [Path(row[0]).name for row in rows] == ["img.jpg", "img.png", "img_0001.jpg"]
+    assert all(sum(map(float, row[2:])) == pytest.approx(1, abs=1e-3) for row in rows)
+    assert len({row[1] for row in rows}) == len(list((tmp_path / "out/masks").iterdir())) == 3
