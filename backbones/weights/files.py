@@ -24,8 +24,8 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             `model.ckpt.index` exists), or a torch file (.pth, .pt, .ckpt) that holds tensors and plain values only.
 
     Returns:
-        The tensors by name; of a torch checkpoint with a `state_dict`, those in it. Weights from .tflite are dequantised, laid out as in
-        torch (out, in, height, width) and named `scope/weights` and `scope/biases` after the operation.
+        The tensors by name; of a torch checkpoint with a `state_dict` or `model`, those in it. Weights from .tflite are dequantised, laid
+        out as in torch (out, in, height, width) and named `scope/weights` and `scope/biases` after the operation.
 
     Raises:
         ValueError: the file does not exist, cannot be read, or holds something else, or a package that reads it is not installed.
@@ -43,7 +43,8 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     except Exception as error:  # each reader raises its own kinds of error, pickle's among them
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path}: cannot be read as weights: {type(error).__name__} {reason}") from error
-    found = found.get("state_dict", found) if isinstance(found, dict) else found
+    if isinstance(found, dict):  # `model` in torchvision's reference scripts
+        found = next((found[key] for key in ("state_dict", "model") if isinstance(found.get(key), dict)), found)
     if not isinstance(found, dict) or not found or not all(isinstance(value, Tensor) for value in found.values()):
         raise ValueError(f"{path}: holds no dictionary of tensors")
     return found

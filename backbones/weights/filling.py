@@ -29,6 +29,8 @@ def load_weights(module: nn.Module, source: str, architecture: str, strict: bool
     if (scheme := recognise(tensors)) is not None:
         translation = translate([("", module, body_keys())], tensors, scheme)
         tensors = translation.tensors | {name: tensors[name] for name in translation.unused}
+        if scheme.tensorflow and not any(getattr(layer, "pads_asymmetrically", False) for layer in module.modules()):
+            log.warning("weights %s were trained in TensorFlow: padding 'same', bn_eps 0.001, and mean and std of 0.5 suit them", source)
     fill(module, tensors, source, strict)
 
 

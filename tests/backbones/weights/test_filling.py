@@ -39,7 +39,7 @@ def test_safetensors(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
     assert_loaded(MobileNetV2(TAPS, weights=str(tmp_path / "weights.safetensors")), tensors)
 
 
-@pytest.mark.parametrize("wrap", [lambda t: t, lambda t: {"state_dict": t, "epoch": 3}])
+@pytest.mark.parametrize("wrap", [lambda t: t, lambda t: {"state_dict": t, "epoch": 3}, lambda t: {"model": t, "epoch": 3}])
 def test_torch_file(tmp_path: Path, tensors: dict[str, Tensor], wrap: Any) -> None:
     torch.save(wrap(tensors), tmp_path / "weights.pth")
     assert_loaded(MobileNetV2(TAPS, weights=str(tmp_path / "weights.pth")), tensors)
@@ -183,6 +183,13 @@ def test_backbone_takes_each_kind(kind: str, tmp_path: Path) -> None:
         backbone = MobileNetV2(taps, 0.35, bn_eps=1e-3, weights=str(file))
         for name, value in backbone.state_dict().items():
             assert name.endswith("num_batches_tracked") or torch.equal(value, wanted[name]), name
+
+
+@pytest.mark.parametrize("padding", ["same", "symmetric"])
+def test_weights_of_tensorflow_tell_what_suits_them(padding: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING", "lightning.pytorch"):
+        MobileNetV2(width_mult=0.35, padding=padding, weights=str(write_transformers(tmp_path)))
+    assert ("padding 'same', bn_eps 0.001" in caplog.text) == (padding == "symmetric")
 
 
 def test_backbone_of_a_detector(tmp_path: Path) -> None:
