@@ -2,7 +2,6 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.images import SUFFIXES, RGBImage, read_image
+from tasks.labels import distinct
 
 
 class LabelAnnotations(ABC):
@@ -29,7 +29,7 @@ class LabelAnnotations(ABC):
         if len(class_names) < 2:
             raise ValueError(f"{source}: has {len(class_names)} classes; accepted: 2 or more")
         self.files = np.array(files, dtype=np.str_)
-        self.class_names, self.source = _numbered(class_names), source
+        self.class_names, self.source = distinct(class_names), source
 
     def __len__(self) -> int:
         return len(self.files)
@@ -124,13 +124,3 @@ def _read_names(path: Path, count: int, folder: Path) -> list[str]:
     if len(names) != count:
         raise ValueError(f"{path}: has {len(names)} names, but {folder} has {count} folders of classes; accepted: one name a line for each")
     return names
-
-
-def _numbered(names: Sequence[str]) -> tuple[str, ...]:
-    """Tells names apart that occur twice, such as ImageNet's two cranes: figures are kept by name."""
-    twice, seen = Counter(names), Counter[str]()
-    told = []
-    for name in names:
-        seen[name] += 1
-        told.append(f"{name} ({seen[name]})" if twice[name] > 1 else name)
-    return tuple(told)

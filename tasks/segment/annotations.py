@@ -81,11 +81,8 @@ class MaskAnnotations(ABC):
         for index in np.unique(np.linspace(0, len(self) - 1, min(CHECKED_MASKS, len(self))).astype(int)).tolist():
             values |= set(np.unique(self.read(index)[1]).tolist())
         if IGNORE_INDEX in values and values <= {0, IGNORE_INDEX}:
-            found = " and ".join(map(str, sorted(values)))
-            raise ValueError(
-                f"{self.source}: its masks have no values but {found}, and {IGNORE_INDEX} is void; objects need the values "
-                f"1 to {len(self.class_names) - 1}"
-            )
+            found = f"no values but {' and '.join(map(str, sorted(values)))}, and {IGNORE_INDEX} is void"
+            raise ValueError(f"{self.source}: its masks have {found}; objects need the values 1 to {len(self.class_names) - 1}")
 
 
 class MaskFiles(MaskAnnotations):
@@ -113,11 +110,9 @@ class MaskFiles(MaskAnnotations):
         path = self.origin(index)
         mask = read_mask(path)
         if not self._known[mask].all():
-            values = np.unique(mask).tolist()
-            raise ValueError(
-                f"{path}: has the values {_shorten(values)}; accepted: 0 to {len(self.class_names) - 1}, one for each of the "
-                f"{len(self.class_names)} classes, and {IGNORE_INDEX} for void"
-            )
+            values, count = np.unique(mask).tolist(), len(self.class_names)
+            accepted = f"0 to {count - 1}, one for each of the {count} classes, and {IGNORE_INDEX} for void"
+            raise ValueError(f"{path}: has the values {_shorten(values)}; accepted: {accepted}")
         return mask
 
 
