@@ -84,7 +84,7 @@ class ClassificationModule(TaskModule):
 
     def on_validation_epoch_start(self) -> None:
         """Starts counting images."""
-        self.images = len(self.trainer.datamodule.val_set)  # type: ignore[attr-defined]
+        self.images = len(self.data.val_set)
         self.counts = ClassCounts(len(self.model.class_names), self.images).to(self.device)
         self.shown, self.mistakes = [], []
 
