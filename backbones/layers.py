@@ -103,3 +103,27 @@ class Layers:
     def depthwise(self, channels: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
         """3x3 depthwise convolution, batch norm and ReLU6."""
         return self.conv_bn_relu6(channels, channels, 3, stride, dilation, groups=channels)
+
+
+def depthwise_in_float32(network: nn.Module) -> None:
+    """Makes the grouped convolutions of a foreign network leave bfloat16 autocast on CPUs, where their backward pass is slow (see `Conv2d`).
+
+    Hooks do it, so that parameters keep their names and copies of the network work.
+    """
+    for conv in network.modules():
+        if isinstance(conv, nn.Conv2d) and conv.groups > 1:
+            conv.register_forward_pre_hook(_leave_autocast)
+            conv.register_forward_hook(_return_to_autocast, always_call=True)
+
+
+def _leave_autocast(conv: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+    conv.was_left = inputs[0].device.type == "cpu" and torch.is_autocast_enabled("cpu")  # type: ignore[assignment]
+    if not conv.was_left:
+        return None
+    torch.set_autocast_enabled("cpu", False)
+    return (inputs[0].float(),)
+
+
+def _return_to_autocast(conv: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    if conv.was_left:
+        torch.set_autocast_enabled("cpu", True)

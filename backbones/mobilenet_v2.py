@@ -1,6 +1,6 @@
 """MobileNetV2 (Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks")."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import cast
 
 from torch import Tensor, nn
@@ -65,10 +65,10 @@ class MobileNetV2(Backbone):
 
     `layer1` is the first convolution, `layer2` to `layer18` the 17 blocks, `layer19` the last 1x1 convolution; `layer3_expand` to
     `layer18_expand` are the expanded features inside the blocks. SSDLite uses `layer15_expand` and `layer19`, DeepLabv3 `layer18`.
-    Layers past the last tap are not built. Parameters are named as in torchvision.
+    Layers past the last tap are not there. Parameters are named as in torchvision.
 
     Args:
-        taps: names of the features to return.
+        taps: names of the features to return; by default the head chooses.
         width_mult: multiplier of all channels, 0.35 to 1.4 in the paper, any positive number here; the last layer keeps at least 1280.
         output_stride: 8, 16 or 32; below 32, later strides become dilations.
         padding: `symmetric` as in torchvision and timm, or `same` as in TensorFlow.
@@ -86,7 +86,7 @@ class MobileNetV2(Backbone):
 
     def __init__(
         self,
-        taps: Sequence[str] = ("layer15_expand", "layer19"),
+        taps: Sequence[str] | None = None,
         width_mult: float = 1.0,
         output_stride: int = 32,
         padding: Padding = "symmetric",
@@ -108,11 +108,8 @@ class MobileNetV2(Backbone):
             built.append(layer)
             offered |= names
         self.taps = select_taps(offered, taps)
-        last = list(self.taps)[-1]
-        self.features = nn.Sequential(*built[: int(last.removeprefix("layer").removesuffix("_expand"))])
-        if last.endswith("_expand"):
-            block = cast(InvertedResidual, self.features[-1])
-            block.conv = block.conv[: block.expansion_blocks]
+        self.features = nn.Sequential(*built)
+        self._cut()
         initialise(self)
         if weights is not None:
             load_weights(self, weights, "mobilenet_v2", strict=strict_weights)
@@ -127,6 +124,18 @@ class MobileNetV2(Backbone):
         # Looked up each time: conversion to synchronised batch norm replaces modules.
         norms = [m for m in self.modules() if isinstance(m, _BatchNorm)] if self.freeze_bn else []
         return [*self.features[: self.frozen_layers], *norms]
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Narrows the taps, and drops the layers behind the last one, see `Backbone.keep`."""
+        super().keep(names)
+        self._cut()
+
+    def _cut(self) -> None:
+        last = list(self.taps)[-1]
+        self.features = self.features[: int(last.removeprefix("layer").removesuffix("_expand"))]
+        if last.endswith("_expand"):
+            block = cast(InvertedResidual, self.features[-1])
+            block.conv = block.conv[: block.expansion_blocks]
 
     def train(self, mode: bool = True) -> "MobileNetV2":
         """Sets training mode, except for what is frozen."""
@@ -167,10 +176,10 @@ def _layers(width_mult: float, output_stride: int, layers: Layers) -> Iterator[t
             if stride * step > output_stride:
                 step, dilation = 1, dilation * step
             block = InvertedResidual((in_channels, out_channels), expansion, step, block_dilation, layers)
-            names = {f"layer{number}_expand": Tap(in_channels * expansion, stride)} if expansion > 1 else {}
+            names = {f"layer{number}_expand": Tap(in_channels * expansion, stride, block=False)} if expansion > 1 else {}
             stride *= step
             yield block, names | {f"layer{number}": Tap(out_channels, stride)}
-    yield layers.conv_bn_relu6(*channels[-2:]), {f"layer{number + 1}": Tap(channels[-1], stride)}
+    yield layers.conv_bn_relu6(*channels[-2:]), {f"layer{number + 1}": Tap(channels[-1], stride, block=False)}
 
 
 def initialise(module: nn.Module) -> None:

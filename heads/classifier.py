@@ -27,9 +27,9 @@ class ClassifierHead(Described, nn.Module):
         super().__init__()
         if num_classes < 2:
             raise ValueError(f"num_classes {num_classes} is not possible; accepted: 2 or more classes")
-        self.taps = dict(taps)
+        self.tap, tap = list(taps.items())[-1]
+        self.taps = {self.tap: tap}
         self.num_classes = num_classes
-        self.tap, tap = list(self.taps.items())[-1]
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(tap.channels, num_classes)
         nn.init.normal_(self.linear.weight, std=LINEAR_STD)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from backbones import Tap
 from backbones.layers import Conv2d, Layers, Padding
 from heads.base import SegmentationHead
+from heads.taps import coarsest, listed
 
 # Standard deviation of new weights of the last layer (research/deeplab model.py, get_branch_logits).
 LOGITS_STD = 0.01
@@ -15,6 +16,8 @@ LOGITS_STD = 0.01
 RATES_STRIDE = 16
 # Stride and reduced channels of the low-level features (DeepLabv3+, section 3.1 and table 1).
 LOW_LEVEL_STRIDE, LOW_LEVEL_CHANNELS = 4, 48
+# Stride of LR-ASPP's fine features (MobileNetV3, figure 10).
+LRASPP_STRIDE = 8
 
 
 class DeepLabV3(SegmentationHead):
@@ -24,7 +27,8 @@ class DeepLabV3(SegmentationHead):
     is refined on the features of stride 4, as in DeepLabv3+.
 
     Args:
-        taps: the backbone's taps, finest first; the last one is scored (`layer18` of MobileNetV2 in the paper).
+        taps: the backbone's taps, finest first; the last one is scored. Of a backbone that was not told its taps, the last block (`layer18`
+            of MobileNetV2, as in the paper), and for the decoder the last block of stride 4.
         num_classes: number of classes K, background included.
         atrous_rates: rates of the 3x3 branches at output stride 16 (6 12 18 in the paper); doubled at 8, halved at 32. None by default.
         separable: atrous branches and decoder of depthwise and 1x1 convolutions instead of full ones.
@@ -54,7 +58,7 @@ class DeepLabV3(SegmentationHead):
         bn_eps: float = 1e-5,
         bn_momentum: float = 0.1,
     ) -> None:
-        super().__init__(taps, num_classes, align_corners)
+        super().__init__(coarsest(taps, LOW_LEVEL_STRIDE if decoder else None), num_classes, align_corners)
         if any(rate < 1 for rate in atrous_rates):
             raise ValueError(f"atrous_rates {list(atrous_rates)} are not possible; accepted: whole numbers of at least 1")
         layers = Layers(padding, bn_eps, bn_momentum)
@@ -67,8 +71,7 @@ class DeepLabV3(SegmentationHead):
         self.decoder = None
         if decoder:
             if low.stride != LOW_LEVEL_STRIDE:
-                offered = ", ".join(f"{name} of stride {tap.stride}" for name, tap in self.taps.items())
-                raise ValueError(f"the decoder needs a first tap of stride {LOW_LEVEL_STRIDE}, such as layer4; given: {offered}")
+                raise ValueError(f"the decoder needs a first tap of stride {LOW_LEVEL_STRIDE}, such as layer4; given: {listed(taps)}")
             self.decoder = Decoder(low.channels, channels, separable, layers)
         self.dropout = nn.Dropout(dropout)
         self.logits = Conv2d(channels, num_classes, 1, bias=True)
@@ -108,7 +111,8 @@ class LRASPP(SegmentationHead):
     The coarsest features are gated by their own average, brought to the first tap and scored together with it.
 
     Args:
-        taps: the backbone's taps, finest first; the first (stride 8 in the paper) and the last are used.
+        taps: the backbone's taps, finest first; the first and the last are used. Of a backbone that was not told its taps, the last block of
+            stride 8, as in the paper, and the last block.
         num_classes: number of classes K, background included.
         channels: channels of the gated features; 128 in the paper.
         align_corners: how features and logits are upsampled, see `SegmentationHead`.
@@ -130,9 +134,9 @@ class LRASPP(SegmentationHead):
         bn_eps: float = 1e-5,
         bn_momentum: float = 0.1,
     ) -> None:
-        super().__init__(taps, num_classes, align_corners)
+        super().__init__(coarsest(taps, LRASPP_STRIDE), num_classes, align_corners)
         if len(self.taps) < 2:
-            raise ValueError(f"LRASPP needs a fine and a coarse tap, such as layer7 and layer18; given: {', '.join(self.taps)}")
+            raise ValueError(f"LRASPP needs a fine and a coarse tap, such as layer7 and layer18; given: {listed(taps)}")
         (self.low_tap, low), (self.tap, deep) = _ends(self.taps)
         self.projection = Layers(padding, bn_eps, bn_momentum).conv_bn_relu(deep.channels, channels)
         self.gate = Conv2d(deep.channels, channels, 1)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from backbones import Tap
 from backbones.layers import BatchNorm2d
 from heads.base import SegmentationHead
+from heads.taps import blocks, listed
 
 # What in smp's architectures belongs to their decoders; the rest follows from the taps and the classes.
 SETTINGS = ("decoder_", "psp_")
@@ -52,7 +53,8 @@ class SmpDecoder(SegmentationHead):
     Logits have the decoder's own resolution, or the input's where maps had to be padded.
 
     Args:
-        taps: the backbone's taps, finest first; of taps with equal stride the last is used. Strides are powers of two.
+        taps: the backbone's taps, finest first; of taps with equal stride the last is used, or the last block where the backbone was not
+            told its taps. Strides are powers of two.
         num_classes: number of classes K, background included.
         architecture: smp's name of the decoder: Unet, UnetPlusPlus, MAnet, Linknet, FPN, PSPNet, DeepLabV3, DeepLabV3Plus, PAN, UPerNet or
             Segformer.
@@ -72,11 +74,11 @@ class SmpDecoder(SegmentationHead):
         settings: dict[str, Any] | None = None,
         align_corners: bool = False,
     ) -> None:
-        super().__init__(taps, num_classes, align_corners)
         if architecture not in ARCHITECTURES:
             raise ValueError(f"architecture {architecture!r} is unknown; accepted: {', '.join(ARCHITECTURES)}")
-        self.needs = ARCHITECTURES[architecture]
-        self.levels = find_levels(self.taps, architecture)
+        levels = find_levels(taps, architecture)
+        super().__init__({name: taps[name] for name in levels.values() if name}, num_classes, align_corners)
+        self.needs, self.levels = ARCHITECTURES[architecture], levels
         channels = [self.taps[name].channels if name else 0 for name in self.levels.values()]
         try:
             self.decoder, self.segmentation_head = build(architecture, channels, num_classes, settings or {})
@@ -141,13 +143,12 @@ def find_levels(taps: Mapping[str, Tap], architecture: str) -> dict[int, str | N
     Raises:
         ValueError: a stride is not a power of two, or a needed one is missing.
     """
-    found = {tap.stride: name for name, tap in taps.items()}
+    found = blocks(taps)
     strides = [2**power for power in range(max(found).bit_length())]
     if not set(found) <= set(strides):
         raise ValueError(f"strides {', '.join(map(str, found))} are not possible; accepted: powers of two")
     if missing := [stride for stride in strides[ARCHITECTURES[architecture].reads] if stride not in found]:
-        offered = ", ".join(f"{name} of stride {tap.stride}" for name, tap in taps.items())
-        raise ValueError(f"{architecture} needs taps of strides {', '.join(map(str, missing))} too; given: {offered}")
+        raise ValueError(f"{architecture} needs taps of strides {', '.join(map(str, missing))} too; given: {listed(taps)}")
     return {stride: found.get(stride) for stride in strides}
 
 

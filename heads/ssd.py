@@ -15,16 +15,20 @@ from heads.base import BoxPredictions, DetectionHead, Detections, Targets
 from heads.boxes import encode, match
 from heads.multibox import ClassLoss, SoftmaxLoss
 from heads.nms import Suppression
+from heads.taps import last_of_strides
 
 # TensorFlow's ssdlite_mobilenet_v2_coco draws new weights from a truncated normal distribution of this standard deviation.
 INIT_STD = 0.03
+# Strides of the features that the paper attaches to (section 6.2: the expansion of layer 15, and the last layer).
+STRIDES = (16, 32)
 
 
 class SSDLite(DetectionHead):
     """Single-shot detector with depthwise-separable extra layers and prediction layers.
 
     Args:
-        taps: the backbone's taps, finest first.
+        taps: the backbone's taps, finest first; all are used. Of a backbone that was not told its taps, the last of stride 16 and the last
+            of stride 32, as in the paper.
         num_classes: number of foreground classes K.
         extra_channels: channels of the extra stride-2 layers on top of the last tap (512 256 256 128 in TensorFlow's
             ssdlite_mobilenet_v2_coco).
@@ -38,7 +42,7 @@ class SSDLite(DetectionHead):
         bn_momentum: batch-norm momentum in torch's sense (.03 in mmdetection and torchvision).
 
     Raises:
-        ValueError: `num_classes` or `anchors` is not accepted.
+        ValueError: `num_classes` or `anchors` is not accepted, or the backbone lacks a stride.
     """
 
     def __init__(
@@ -55,13 +59,13 @@ class SSDLite(DetectionHead):
         bn_eps: float = 1e-3,
         bn_momentum: float = 0.03,
     ) -> None:
-        super().__init__(taps, num_classes)
+        super().__init__(last_of_strides(taps, STRIDES, type(self).__name__), num_classes)
         self.class_loss = class_loss or SoftmaxLoss()
         self.iou_threshold, self.box_weight = iou_threshold, box_weight
         self.suppression = suppression
         self.anchor_rule = _anchor_rule(anchors)
         layers = Layers(padding, bn_eps, bn_momentum)
-        channels = [tap.channels for tap in taps.values()]
+        channels = [tap.channels for tap in self.taps.values()]
         self.extras = nn.ModuleList(
             self.extra_layer(below, here, layers) for below, here in zip([channels[-1], *extra_channels], extra_channels, strict=False)
         )

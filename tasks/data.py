@@ -1,14 +1,15 @@
 """What the data of all tasks share: splits, loaders and their workers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import lightning as L
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.distributed import DistributedSampler
 
 
 class TaskData(L.LightningDataModule, ABC):
@@ -64,9 +65,15 @@ class TaskData(L.LightningDataModule, ABC):
             check_same_classes(self.train_set.annotations, self.val_set.annotations)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled; the last, smaller batch is left out where there is a full one."""
-        world_size = self.trainer.world_size if self.trainer else 1
-        return self._loader(self.train_set, shuffle=True, drop_last=len(self.train_set) // world_size >= self.batch_size)
+        """Shuffled; the last, smaller batch is left out where there is a full one.
+
+        Order and augmentation follow from the run's seed, the epoch and the image alone: neither the network, nor the number of workers,
+        nor what was drawn before changes them.
+        """
+        world_size, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        seed = torch.initial_seed() % 2**32
+        sampler = EpochSampler(self.train_set, world_size, rank, seed=seed)
+        return self._loader(AugmentedByEpoch(self.train_set, seed), sampler, len(self.train_set) // world_size >= self.batch_size)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Every image once, in order."""
@@ -76,28 +83,55 @@ class TaskData(L.LightningDataModule, ABC):
         """The validation images: none of these data sets has public test annotations."""
         return self._loader(self.val_set)
 
-    def _loader(self, dataset: Any, shuffle: bool = False, drop_last: bool = False) -> DataLoader[Any]:
-        if self.num_workers == 0:
-            dataset.pipeline.set_random_seed(torch.initial_seed() % 2**32)  # else the run's seed does not reach it
+    def _loader(self, dataset: Any, sampler: "EpochSampler | None" = None, drop_last: bool = False) -> DataLoader[Any]:
         return DataLoader(
             dataset,
             self.batch_size,
-            shuffle=shuffle,
+            sampler=sampler,
             drop_last=drop_last,
             num_workers=self.num_workers,
             collate_fn=self.collate,
-            worker_init_fn=partial(_start_worker, rank=self.trainer.global_rank if self.trainer else 0),
+            worker_init_fn=_start_worker,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
 
 
-def _start_worker(number: int, rank: int) -> None:
+class EpochSampler(DistributedSampler[Any]):
+    """Draws (epoch, position) pairs, shuffled anew each epoch; Lightning sets the epoch, else it counts on by itself."""
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Returns the pairs of this process."""
+        pairs = [(self.epoch, position) for position in super().__iter__()]
+        self.epoch += 1
+        return iter(pairs)
+
+
+class AugmentedByEpoch(Dataset[Any]):
+    """Seeds the augmentation of each image by run, epoch and position.
+
+    Args:
+        dataset: has a `pipeline` of albumentations.
+        seed: of the run.
+    """
+
+    def __init__(self, dataset: Any, seed: int) -> None:
+        self.dataset, self.seed = dataset, seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, drawn: tuple[int, int] | int) -> Any:
+        # Lightning's overfit_batches puts a sampler of plain positions in.
+        epoch, position = drawn if isinstance(drawn, tuple) else (0, drawn)
+        self.dataset.pipeline.set_random_seed(int(np.random.SeedSequence((self.seed, epoch, position)).generate_state(1)[0]))
+        return self.dataset[position]
+
+
+def _start_worker(number: int) -> None:
     import cv2
 
     cv2.setNumThreads(0)  # else every worker starts as many threads as there are cores
-    info: Any = torch.utils.data.get_worker_info()  # never None in a worker
-    info.dataset.pipeline.set_random_seed((info.seed + rank * 1_000_003) % 2**32)  # else all workers draw the same augmentations
 
 
 def stack_images(images: Sequence[Tensor]) -> Tensor:

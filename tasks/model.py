@@ -19,6 +19,8 @@ from tasks.checkpoint import load_checkpoint, save_checkpoint
 
 # Mean and standard deviation of ImageNet's RGB in 0..1, as torchvision's weights expect.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Published values are rounded to three digits or so.
+PREPROCESSING_TOLERANCE = 2e-3
 
 log = logging.getLogger("lightning.pytorch")
 
@@ -28,7 +30,7 @@ class TaskModel(nn.Module, ABC):
 
     Args:
         backbone: makes the features.
-        head: turns them into predictions.
+        head: turns them into predictions; the backbone keeps the taps that it reads.
         class_names: names of the classes, see `tasks.labels`.
         size: height and width of the network's input in pixels.
         mean: per channel, of RGB in 0..1, subtracted from images.
@@ -48,7 +50,7 @@ class TaskModel(nn.Module, ABC):
     def __init__(
         self,
         backbone: Backbone,
-        head: nn.Module,
+        head: Any,
         class_names: Sequence[str],
         size: tuple[int, int],
         mean: Sequence[float],
@@ -59,11 +61,17 @@ class TaskModel(nn.Module, ABC):
         if repeated:
             raise ValueError(f"class_names has {', '.join(repeated)} more than once; accepted: another name for each class")
         self.backbone = backbone
-        self.head: Any = head
+        self.head = head
+        backbone.keep(head.taps)
         self.class_names = tuple(class_names)
         self.size = (int(size[0]), int(size[1]))
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
+
+        if expected := backbone.expects:
+            for key, wanted, given in (("mean", expected.mean, mean), ("std", expected.std, std)):
+                if max(abs(a - b) for a, b in zip(wanted, given, strict=True)) > PREPROCESSING_TOLERANCE:
+                    log.warning("the backbone's weights were trained with %s %s; set model.%s to it", key, list(wanted), key)
 
     def normalise(self, images: Tensor) -> Tensor:
         """Turns (B, 3, H, W) RGB, uint8 in 0..255 or float in 0..1, into what the backbone takes."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from backbones import MobileNetV2, Tap
+from backbones import MobileNetV2, Offer
 from backbones.layers import Conv2d
 from backbones.mobilenet_v2 import make_divisible
 
@@ -172,8 +172,22 @@ def test_taps_come_in_network_order() -> None:
     assert list(backbone(torch.randn(2, 3, 33, 33))) == list(backbone.taps)
 
 
-def test_default_taps_are_those_of_ssdlite() -> None:
-    assert MobileNetV2().taps == {"layer15_expand": Tap(576, 16), "layer19": Tap(1280, 32)}
+def test_by_default_all_taps_are_offered() -> None:
+    backbone = MobileNetV2()
+    assert isinstance(backbone.taps, Offer)
+    assert sorted(backbone.taps) == sorted(ALL_TAPS)
+    assert not isinstance(MobileNetV2(ALL_TAPS).taps, Offer)
+
+
+@pytest.mark.parametrize("kept", [["layer15_expand", "layer19"], ["layer18"], ["layer4", "layer15_expand"]])
+@torch.no_grad()
+def test_keeping_taps_leaves_the_network_that_is_built_with_them(kept: list[str]) -> None:
+    whole, narrow = MobileNetV2(), MobileNetV2(kept)
+    whole.keep(kept)
+    narrow.load_state_dict(whole.state_dict())
+    images = torch.randn(1, 3, 65, 65)
+    assert_close(whole.eval()(images), narrow.eval()(images), rtol=0, atol=0)
+    assert whole.taps == narrow.taps
 
 
 @pytest.mark.parametrize(

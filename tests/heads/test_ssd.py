@@ -74,7 +74,7 @@ def test_every_combination_of_taps_and_levels(cls: type[SSDLite], taps: list[str
 @pytest.mark.parametrize("padding", ["symmetric", "same"])
 @torch.no_grad()
 def test_atrous_backbones_and_paddings(output_stride: int, padding: str) -> None:
-    backbone = MobileNetV2(width_mult=0.1, output_stride=output_stride, padding=padding).eval()
+    backbone = MobileNetV2(["layer15_expand", "layer19"], 0.1, output_stride, padding=padding).eval()
     head = SSDLite(backbone.taps, 1, (16, 16), padding=padding).eval()
     predictions = head(backbone(torch.randn(1, 3, 64, 96)), (64, 96))
     assert {conv.pads_asymmetrically for conv in convolutions(head) if conv.stride[0] > 1} == {padding == "same"}

@@ -1,6 +1,5 @@
 """Splits, loaders and workers of any task."""
 
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -34,7 +33,7 @@ class Numbers(torch.utils.data.Dataset[tuple[int, int, int]]):
         return self.length
 
     def __getitem__(self, index: int) -> tuple[int, int, int]:
-        return index, self.pipeline.seed, cv2.getNumThreads()
+        return index, getattr(self.pipeline, "seed", -1), cv2.getNumThreads()
 
 
 class Data(TaskData):
@@ -125,35 +124,40 @@ def test_evaluation_keeps_order_and_training_does_not() -> None:
     assert [index for index, *_ in batch] != list(range(100))
 
 
-def test_run_seed_reaches_the_pipeline_without_workers() -> None:
-    torch.manual_seed(2**40 + 11)
-    data = ready()
-    data.train_dataloader()
-    assert data.train_set.pipeline.seed == (2**40 + 11) % 2**32
+def drawn(seed: int = 0, epoch: int = 0, world_size: int = 1, **options: Any) -> list[tuple[int, int]]:
+    """Positions and augmentation seeds of an epoch, all processes one after another."""
+    found = []
+    for rank in range(world_size):
+        torch.manual_seed(seed)
+        data = ready(**{"length": 12, **options})
+        data.trainer = SimpleNamespace(world_size=world_size, global_rank=rank)  # type: ignore[assignment]
+        loader = data.train_dataloader()
+        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        torch.rand(rank + 5)  # what a network draws for its weights changes nothing
+        found += [(index, seed) for batch in loader for index, seed, _ in batch]
+    return found
 
 
-def test_workers_have_their_own_seeds_and_one_opencv_thread() -> None:
-    batches = list(ready(length=8, num_workers=2).train_dataloader())
-    seeds = [{seed for _, seed, _ in batch} for batch in batches]
-    assert [len(found) for found in seeds] == [1, 1]
-    assert seeds[0] != seeds[1]
-    assert {threads for batch in batches for *_, threads in batch} <= {0, 1}
+def test_order_and_augmentation_follow_from_seed_and_epoch() -> None:
+    assert drawn() == drawn()
+    assert len({tuple(order) for order in (drawn(), drawn(seed=1), drawn(epoch=1), drawn(seed=2**40 + 11))}) == 4
+    assert len({seed for epoch in range(3) for _, seed in drawn(epoch=epoch)}) == 36
+    assert all(0 <= seed < 2**32 for _, seed in drawn(seed=2**40 + 11))
 
 
-def test_processes_have_their_own_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cv2, "setNumThreads", lambda count: None)  # for the whole test run
-    seeds = set()
-    for rank in range(3):
-        data = ready(num_workers=1)
-        data.trainer = SimpleNamespace(world_size=3, global_rank=rank)  # type: ignore[assignment]
-        start: Any = data.train_dataloader().worker_init_fn
-        assert isinstance(start, partial)
-        info = SimpleNamespace(seed=2**32 - 1, dataset=data.train_set)
-        monkeypatch.setattr(torch.utils.data, "get_worker_info", lambda info=info: info)
-        start(0)
-        seeds.add(data.train_set.pipeline.seed)
-    assert len(seeds) == 3
-    assert all(0 <= seed < 2**32 for seed in seeds)
+def test_workers_and_processes_draw_the_same_augmentation_for_an_image() -> None:
+    assert drawn(num_workers=2) == drawn()
+    assert sorted(drawn(world_size=3)) == sorted(drawn())
+    assert sorted(index for index, _ in drawn(world_size=3)) == list(range(12))
+
+
+def test_workers_have_one_opencv_thread() -> None:
+    assert {threads for batch in ready(length=8, num_workers=2).train_dataloader() for *_, threads in batch} <= {0, 1}
+
+
+def test_a_sampler_of_plain_positions_can_be_put_in() -> None:
+    data = ready(length=3, batch_size=1)
+    assert [data.train_dataloader().dataset[position][0] for position in range(3)] == [0, 1, 2]
 
 
 def test_images_are_stacked_in_the_order_of_channels_last() -> None:

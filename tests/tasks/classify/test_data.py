@@ -210,8 +210,7 @@ def test_training_is_augmented_and_seeded(folders: Path) -> None:
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
         data = small(ImageFolder, root=str(folders), augmentation=InceptionAugmentation(0.2))
-        data.train_dataloader()
-        drawn.append(data.train_set[0].image)
+        drawn.append(data.train_dataloader().dataset[0, 0].image)
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
 

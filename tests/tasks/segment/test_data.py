@@ -99,7 +99,8 @@ def test_training_leaves_out_the_smaller_last_batch_only_where_there_is_a_full_o
 
 def test_training_is_shuffled_and_evaluation_is_not(root: Path) -> None:
     data = ready(small(root, batch_size=1))
-    orders = {tuple(int(batch.indices) for batch in data.train_dataloader()) for _ in range(8)}
+    loader = data.train_dataloader()
+    orders = {tuple(int(batch.indices) for batch in loader) for _ in range(8)}
     assert len(orders) > 1
     assert all(sorted(order) == [0, 1, 2, 3] for order in orders)
     assert [int(batch.indices) for batch in data.val_dataloader()] == [0, 1, 2, 3]
