@@ -5,6 +5,9 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+# Arguments by which an object takes weights from elsewhere, with the values that leave it as initialised.
+NO_WEIGHTS: dict[str, Any] = {"weights": None, "pretrained": False}
+
 
 class Described:
     """Mixin that remembers the arguments an object was built with (see `describe` and `rebuild`)."""
@@ -39,7 +42,7 @@ def describe(built: Described, skip: Sequence[str] = ()) -> dict[str, Any]:
     cls = type(built)
     args = {name: _plain(value, f"{cls.__name__}.{name}") for name, value in built._init_args.items()}
     # A rebuilt model takes its weights from the checkpoint, never again from the first file.
-    kept = {name: value for name, value in args.items() if name not in skip and name != "weights"}
+    kept = {name: value for name, value in args.items() if name not in skip and name not in NO_WEIGHTS}
     return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": kept}
 
 

@@ -21,6 +21,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from backbones.spec import NO_WEIGHTS
 from tasks.checkpoint import CheckpointReader, load_checkpoint
 from tasks.model import description
 from tasks.module import TaskModule
@@ -165,9 +166,9 @@ class TaskCLI(LightningCLI):
             )
         if self.subcommand != "fit":
             self.run_folder = (run or base) / self.subcommand
-            for part in (config.model, config.model.backbone.init_args):
-                if part.get("weights"):
-                    part.weights = None  # they are in the checkpoint, and their file may be gone
+            for part in (config.model, config.model.backbone.init_args):  # they are in the checkpoint, and their file may be gone
+                for name in NO_WEIGHTS.keys() & vars(part).keys():
+                    part[name] = NO_WEIGHTS[name]
         elif rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             self.run_folder = run or new_run_folder(base)
         else:  # the first process has made the folder

@@ -25,7 +25,7 @@ from tasks.segment.__main__ import main as segment
 from tasks.segment.model import Segmenter
 
 FOLDER = Path(__file__).parents[1] / "configs"
-CONFIGS = sorted(FOLDER.rglob("*.yaml"))
+CONFIGS = sorted(path for task in ("classify", "detect", "segment") for path in (FOLDER / task).glob("*.yaml"))
 
 
 class Task(NamedTuple):

@@ -73,10 +73,10 @@ def _cost(
 ) -> "list[Table]":
     from tasks.cost.count import parts, trace
     from tasks.cost.latency import conditions, measure
-    from tasks.cost.sources import load
+    from tasks.cost.sources import MODULES, load
     from tasks.cost.tables import cost_table, layer_table, memory_table
 
-    paths = paths or sorted(map(str, CONFIGS.rglob("*.yaml")))
+    paths = paths or [str(path) for task in sorted(MODULES) for path in sorted((CONFIGS / task).glob("*.yaml"))]
     sources = [load(path, "cpu" if settings else "meta", num_classes) for path in paths]
     traces = [trace(source.model, size or source.model.size) for source in sources]
     pairs = list(zip(sources, traces, strict=True))

@@ -11,6 +11,7 @@ import torch
 import yaml  # type: ignore[import-untyped]
 from jsonargparse import ArgumentError, ArgumentParser
 
+from backbones.spec import NO_WEIGHTS
 from tasks.checkpoint import load_checkpoint
 from tasks.cost.networks import COCO_CLASSES, IMAGENET_CLASSES, names
 from tasks.data import TaskData
@@ -159,7 +160,7 @@ def _class_count(path: Path, data: TaskData) -> tuple[int, tuple[str, ...]]:
 
 
 def _without_weights(settings: Any) -> Any:
-    """A copy of a model's settings that loads no files."""
+    """A copy of a model's settings that loads and fetches no files."""
     if not isinstance(settings, dict):
         return settings
-    return {key: None if key == "weights" else _without_weights(value) for key, value in settings.items()}
+    return {key: NO_WEIGHTS[key] if key in NO_WEIGHTS else _without_weights(value) for key, value in settings.items()}
