@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from typing_extensions import Self
 
 from backbones.spec import Described
 
@@ -40,10 +42,16 @@ class Backbone(Described, nn.Module, ABC):
     Attributes:
         taps: the feature maps that `forward` returns, in network order (finest first).
         expects: how images were normalised where its weights come from; None where it has none, or that is not known.
+        features: its layers in network order, where it is a chain of them.
+        frozen_layers: how many of these, from the first, are not trained at all.
+        freeze_bn: whether all batch norms keep their statistics, scale and shift.
     """
 
     taps: dict[str, Tap]
     expects: Preprocessing | None = None
+    features: nn.Sequential
+    frozen_layers: int = 0
+    freeze_bn: bool = False
 
     @abstractmethod
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -63,6 +71,31 @@ class Backbone(Described, nn.Module, ABC):
             ValueError: there is no such tap.
         """
         self.taps = select_taps(self.taps, list(names))
+
+    def freeze(self, frozen_layers: int, freeze_bn: bool) -> None:
+        """Freezes the first layers and, where wanted, all batch norms.
+
+        Raises:
+            ValueError: there are not that many layers.
+        """
+        if not 0 <= frozen_layers <= len(self.features):
+            raise ValueError(f"frozen_layers {frozen_layers} is not possible; accepted: 0 to {len(self.features)}, the layers built")
+        self.frozen_layers, self.freeze_bn = frozen_layers, freeze_bn
+        for module in self._frozen():
+            module.requires_grad_(False)
+        self.train()  # Lightning does not call it before it trains
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets training mode, except for what is frozen."""
+        super().train(mode)
+        for module in self._frozen():
+            module.eval()
+        return self
+
+    def _frozen(self) -> list[nn.Module]:
+        # Looked up each time: conversion to synchronised batch norm replaces modules.
+        norms = [module for module in self.modules() if isinstance(module, _BatchNorm)] if self.freeze_bn else []
+        return [*norms, *(self.features[: self.frozen_layers] if self.frozen_layers else ())]
 
 
 def select_taps(offered: dict[str, Tap], wanted: Sequence[str] | None) -> dict[str, Tap]:

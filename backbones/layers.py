@@ -106,7 +106,7 @@ class Layers:
 
 
 def depthwise_in_float32(network: nn.Module) -> None:
-    """Makes the grouped convolutions of a foreign network leave bfloat16 autocast on CPUs, where their backward pass is slow (see `Conv2d`).
+    """Makes a foreign network's grouped convolutions leave bfloat16 autocast on CPUs, where their backward pass is slow (see `Conv2d`).
 
     Hooks do it, so that parameters keep their names and copies of the network work.
     """

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import cast
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from backbones.base import Backbone, Tap, select_taps
 from backbones.layers import Layers, Padding
@@ -112,18 +111,8 @@ class MobileNetV2(Backbone):
         self._cut()
         initialise(self)
         if weights is not None:
-            load_weights(self, weights, "mobilenet_v2", strict=strict_weights)
-        if not 0 <= frozen_layers <= len(self.features):
-            raise ValueError(f"frozen_layers {frozen_layers} is not possible; accepted: 0 to {len(self.features)}, the layers built")
-        self.frozen_layers, self.freeze_bn = frozen_layers, freeze_bn
-        for module in self._frozen():
-            module.requires_grad_(False)
-        self.train()  # Lightning does not call it before it trains
-
-    def _frozen(self) -> list[nn.Module]:
-        # Looked up each time: conversion to synchronised batch norm replaces modules.
-        norms = [m for m in self.modules() if isinstance(m, _BatchNorm)] if self.freeze_bn else []
-        return [*self.features[: self.frozen_layers], *norms]
+            self.expects = load_weights(self, weights, "mobilenet_v2", strict=strict_weights)
+        self.freeze(frozen_layers, freeze_bn)
 
     def keep(self, names: Iterable[str]) -> None:
         """Narrows the taps, and drops the layers behind the last one, see `Backbone.keep`."""
@@ -136,13 +125,6 @@ class MobileNetV2(Backbone):
         if last.endswith("_expand"):
             block = cast(InvertedResidual, self.features[-1])
             block.conv = block.conv[: block.expansion_blocks]
-
-    def train(self, mode: bool = True) -> "MobileNetV2":
-        """Sets training mode, except for what is frozen."""
-        super().train(mode)
-        for module in self._frozen():
-            module.eval()
-        return self
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Computes the tapped features of (B, 3, H, W) images, see `Backbone.forward`."""

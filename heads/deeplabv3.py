@@ -111,8 +111,8 @@ class LRASPP(SegmentationHead):
     The coarsest features are gated by their own average, brought to the first tap and scored together with it.
 
     Args:
-        taps: the backbone's taps, finest first; the first and the last are used. Of a backbone that was not told its taps, the last block of
-            stride 8, as in the paper, and the last block.
+        taps: the backbone's taps, finest first; the first and the last are used. Of a backbone that was not told its taps, the last block
+            of stride 8, as in the paper, and the last block.
         num_classes: number of classes K, background included.
         channels: channels of the gated features; 128 in the paper.
         align_corners: how features and logits are upsampled, see `SegmentationHead`.

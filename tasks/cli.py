@@ -1,6 +1,7 @@
 """The command line that all tasks share: LightningCLI with a run folder and a default config."""
 
 import ctypes
+import importlib
 import inspect
 import json
 import os
@@ -14,6 +15,7 @@ from typing import Any
 
 import lightning as L
 import torch
+import yaml  # type: ignore[import-untyped]
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
@@ -106,15 +108,15 @@ class TaskCLI(LightningCLI):
     def _with_config(self, args: list[str]) -> list[str]:
         if not args or args[0] not in self.subcommands() or {"--help", "-h"} & set(args):
             return args
-        if any(arg in ("-c", "--config") or arg.startswith("--config=") for arg in args):
-            return args
+        if given := _value_of(args, "--config") or _value_of(args, "-c"):
+            return [*args, *_own_taps(args, Path(given))]
         config = self.default_config
         if checkpoint := _value_of(args, "--ckpt_path"):
             run = run_folder_of(Path(checkpoint))
             if run is None and args[0] != "fit" and Path(checkpoint).is_file():
                 return self._with_description(args, checkpoint)
             config = run / "config.yaml" if run else config
-        return [args[0], "--config", str(config), *args[1:]]
+        return [args[0], "--config", str(config), *args[1:], *_own_taps(args, config)]
 
     def _with_description(self, args: list[str], checkpoint: str) -> list[str]:
         """Takes the model's settings from a file that has no run, before those of the command line."""
@@ -243,6 +245,7 @@ def run_command(cli: Callable[[], object]) -> None:
     """
     for harmless in (
         ".*LeafSpec.*",  # inside Lightning, with new releases of torch
+        r"(?s).*(JsonargparseDeprecationWarning|``instantiate_classes`` was)",  # its successor is there since jsonargparse 4.49 only
         "Checkpoint directory .* exists and is not empty",  # a continued run's own
         ".*callbacks used to create the checkpoint need to be provided",  # evaluation needs none of them
         "Found .* module.* in eval mode at the start of training",  # frozen layers
@@ -270,6 +273,20 @@ def keep_freed_memory() -> None:
             return
         mallopt(mmap_threshold, 1 << 30)
         mallopt(trim_threshold, (1 << 31) - 1)
+
+
+def _own_taps(args: list[str], config: Path) -> list[str]:
+    """Lets the head choose the taps of a backbone of another class than the config's, whose tap names are of no use to it."""
+    named = _value_of(args, "--model.backbone")
+    if named is None or named.startswith("{") or _value_of(args, "--model.backbone.taps"):
+        return []
+    try:
+        theirs = yaml.safe_load(config.read_text())["model"]["backbone"]["class_path"]
+        module, _, name = named.rpartition(".")
+        takes = "taps" in inspect.signature(getattr(importlib.import_module(module or "backbones"), name)).parameters
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, ImportError, AttributeError):
+        return []  # the parser says what is wrong
+    return ["--model.backbone.taps=null"] if takes and theirs.rpartition(".")[2] != name else []
 
 
 def _taken_from_data(data: Any, name: str) -> Any:

@@ -1,6 +1,6 @@
 """`python -m tasks.convert`: published weights of others to files that `validate`, `test` and `predict` take."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,18 +9,16 @@ from typing import NamedTuple
 from jsonargparse import auto_cli
 from torch import Tensor
 
-from backbones import MobileNetV2
-from backbones.mobilenet_v2 import layer_channels
-from backbones.weights import SCHEMES, Scheme, body_keys, fill, read_tensors, recognise, translate
+from backbones import Backbone, MobileNetV1, MobileNetV2, Preprocessing, mobilenet_v1, mobilenet_v2
+from backbones.weights import HALVES, IMAGENET, SCHEMES, Scheme, fill, read_tensors, recognise, translate
 from heads import ClassifierHead, DeepLabV3, SigmoidLoss, SoftmaxLoss, SSDLite, Suppression
 from tasks.cli import run_command
 from tasks.labels import COCO_IDS, COCO_NAMES_OF_VOC, VOC_MASK_CLASSES, coco_classes, imagenet_classes
-from tasks.model import IMAGENET_MEAN, IMAGENET_STD, TaskModel
+from tasks.model import TaskModel
 
 # Width multipliers that were published, then all others in steps of .05.
 WIDTHS = (1.0, 0.35, 0.5, 0.75, 1.3, 1.4, *(step / 20 for step in range(2, 41)))
-# What TensorFlow's networks are made for: images in -1..1, SAME padding, batch norms with this epsilon.
-TF_MEAN = TF_STD = (0.5, 0.5, 0.5)
+# Batch-norm epsilon of TensorFlow's networks.
 TF_EPS = 1e-3
 # ImageNet's classes and a background, as TensorFlow's slim counts them.
 TF_CLASSES = 1001
@@ -49,6 +47,20 @@ class Foreign(NamedTuple):
         return len(found[0]) if found and found[0].dim() == 1 else None
 
 
+class Body(NamedTuple):
+    """A backbone that published networks have: its class, the channels of its layers by width, and the last convolution of each layer."""
+
+    build: type[MobileNetV1] | type[MobileNetV2]
+    channels: Callable[[float], list[int]]
+    layers: Sequence[str]
+
+
+BODIES: Mapping[str, Body] = {
+    "mobilenet_v2": Body(MobileNetV2, mobilenet_v2.layer_channels, ["stem", *(f"block{block}.project" for block in range(1, 18)), "last"]),
+    "mobilenet_v1": Body(MobileNetV1, mobilenet_v1.layer_channels, ["stem", *(f"block{block}.pointwise" for block in range(1, 14))]),
+}
+
+
 class Network(NamedTuple):
     """Our network for a file, and the rows of its convolutions where the file has them in another order (see `translate`)."""
 
@@ -68,8 +80,8 @@ def convert(
 ) -> None:
     """Converts published weights to a file that holds its architecture, preprocessing and class names.
 
-    The kind of file and the names in it are recognised: MobileNetV2 classifiers of torchvision, timm, transformers, Keras and
-    TensorFlow's slim; Mobile DeepLabv3 of research/deeplab and transformers; SSDLite of TensorFlow's Object Detection API and
+    The kind of file and the names in it are recognised: classifiers of MobileNetV2 and MobileNetV1 of torchvision, timm, transformers,
+    Keras and TensorFlow's slim; Mobile DeepLabv3 of research/deeplab and transformers; SSDLite of TensorFlow's Object Detection API and
     mmdetection; with batch norms or with these folded. No code from the file is run.
 
     Args:
@@ -91,12 +103,12 @@ def convert(
     scheme = recognise(tensors)
     if scheme is None:
         known = ", ".join(dict.fromkeys(scheme.name for scheme in SCHEMES))
-        raise ValueError(f"{source}: its {len(tensors)} tensors are no MobileNetV2 under any known names; accepted: those of {known}")
+        raise ValueError(f"{source}: its {len(tensors)} tensors are of no MobileNet under any known names; accepted: those of {known}")
     if tensorflow is None:
         tensorflow = scheme.tensorflow or Foreign(source, tensors, scheme).channels("classifier") == TF_CLASSES
-    scheme = replace(scheme, tensorflow=tensorflow)
+    scheme = replace(scheme, tensorflow=tensorflow, expects=HALVES if tensorflow else scheme.expects)
     network = build(Foreign(source, tensors, scheme), _read_names(class_names), size)
-    parts = [("backbone.", network.model.backbone, body_keys()), ("head.", network.model.head, HEAD_KEYS[network.head])]
+    parts = [("backbone.", network.model.backbone, scheme.body), ("head.", network.model.head, HEAD_KEYS[network.head])]
     found = translate(parts, tensors, scheme, network.rows)
     wanted = network.model.state_dict()
     misfits = [name for name, value in found.tensors.items() if value.shape != wanted[name].shape]
@@ -168,27 +180,28 @@ def _classifier(file: Foreign, outputs: int, class_names: Sequence[str] | None, 
 
     names = class_names or imagenet_classes(outputs) or _numbered(outputs)
     _check_names(file, names, outputs)
-    backbone = _backbone(file, ["layer19"], 32)
+    backbone = _backbone(file, None, 32)
     crop = 1.0 if file.scheme.tensorflow else CROP  # TensorFlow Lite's label_image looks at the whole image
     classifier = Classifier(backbone, ClassifierHead, names, size or (224, 224), *_colours(file), crop)
     return Network(classifier, "classifier", {})
 
 
-def _backbone(file: Foreign, taps: Sequence[str], output_stride: int, eps: float = 1e-5) -> MobileNetV2:
+def _backbone(file: Foreign, taps: Sequence[str] | None, output_stride: int, eps: float = 1e-5) -> Backbone:
     """The body of the file's width, with the settings of the file's library."""
-    keys = ["stem", *(f"block{block}.project" for block in range(1, 18)), "last"]
-    channels = {place: count for place, key in enumerate(keys) if (count := file.channels(key)) is not None}
+    body = BODIES[file.scheme.network]
+    channels = {place: count for place, key in enumerate(body.layers) if (count := file.channels(key)) is not None}
     for width in WIDTHS:
-        own = layer_channels(width)
+        own = body.channels(width)
         if all(own[place] == count for place, count in channels.items()):
             if file.scheme.tensorflow:
-                return MobileNetV2(taps, width, output_stride, "same", TF_EPS)
-            return MobileNetV2(taps, width, output_stride, bn_eps=eps)
-    raise ValueError(f"{file.source}: the layers' channels {list(channels.values())} are those of no width multiplier of MobileNetV2")
+                return body.build(taps, width, output_stride, "same", TF_EPS)
+            return body.build(taps, width, output_stride, bn_eps=eps)
+    known = f"those of no width multiplier of {body.build.__name__}"
+    raise ValueError(f"{file.source}: the layers' channels {list(channels.values())} are {known}")
 
 
-def _colours(file: Foreign) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    return (TF_MEAN, TF_STD) if file.scheme.tensorflow else (IMAGENET_MEAN, IMAGENET_STD)
+def _colours(file: Foreign) -> Preprocessing:
+    return file.scheme.expects or IMAGENET
 
 
 def _repeat(order: Sequence[int], columns: int, anchors: int) -> list[int]:

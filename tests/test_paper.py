@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from backbones import MobileNetV2, Tap
+from backbones import MobileNetV1, MobileNetV2, NASNetA, ShuffleNetV1, Tap
 from backbones.layers import Conv2d, Layers
 from heads import SSD, ClassifierHead, DeepLabV3, SSDLite
 
@@ -51,7 +51,7 @@ def ssd(backbone: MobileNetV2) -> SSD:
 
 def test_table_2_layers() -> None:
     taps = MobileNetV2([f"layer{number}" for number in range(1, 20)]).taps
-    expected = {f"layer{k}": Tap(c, s) for k, (c, s) in enumerate(zip(CHANNELS, STRIDES, strict=True), start=1)}
+    expected = {f"layer{k}": Tap(c, s, block=k < 19) for k, (c, s) in enumerate(zip(CHANNELS, STRIDES, strict=True), start=1)}
     assert taps == expected
 
 
@@ -150,7 +150,8 @@ def test_ssdlite_anchors(backbone: MobileNetV2, ssdlite: SSDLite, size: int, cou
 
 @pytest.mark.parametrize(("size", "sides"), [(320, [20, 10, 5, 3, 2, 1]), (300, [19, 10, 5, 3, 2, 1])])
 def test_ssdlite_maps(backbone: MobileNetV2, ssdlite: SSDLite, size: int, sides: list[int]) -> None:
-    maps = list(backbone(images(size)).values())
+    features = backbone(images(size))
+    maps = [features[name] for name in ssdlite.taps]
     for extra in ssdlite.extras:
         maps.append(extra(maps[-1]))
     assert [tuple(m.shape[1:]) for m in maps] == [(c, s, s) for c, s in zip([576, 1280, 512, 256, 256, 128], sides, strict=True)]
@@ -193,7 +194,7 @@ def test_mobile_deeplab_of_table_7() -> None:
     assert deeplab_multiply_adds(backbone, head, 513) / 1e9 == pytest.approx(2.741, rel=1e-3)
 
 
-# The paper prints 5.8 G, which nothing explains; the parameters are right.
+# The paper prints 5.8 G, which is what TensorFlow computes: see tests/tasks/cost/test_paper_tables.py.
 def test_mobile_deeplab_with_atrous_branches() -> None:
     backbone, head = mobile_deeplab(16, 6, 12, 18)
     assert parameters(backbone) + parameters(head) == 4_523_541
@@ -204,6 +205,41 @@ def test_mobile_deeplab_at_six_scales_and_flipped() -> None:
     network = mobile_deeplab(8)
     sizes = [round(512 * scale) + 1 for scale in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)]
     assert 2 * sum(deeplab_multiply_adds(*network, size) for size in sizes) / 1e9 == pytest.approx(152.33, rel=1e-3)
+
+
+# Table 4: parameters and multiply-adds with 1000 classes at 224, as printed there.
+COMPARED = {
+    "MobileNetV1": (lambda: MobileNetV1(), 4.2e6, 575e6),
+    "ShuffleNet (1.5)": (lambda: ShuffleNetV1(width_mult=1.5, groups=3), 3.4e6, 292e6),
+    "ShuffleNet (x2)": (lambda: ShuffleNetV1(width_mult=2.0, groups=3), 5.4e6, 524e6),
+    "NASNet-A": (lambda: NASNetA(), 5.3e6, 564e6),
+}
+
+
+@pytest.mark.parametrize("name", list(COMPARED))
+def test_networks_that_the_paper_compares_with(name: str) -> None:
+    build, printed_parameters, printed_multiply_adds = COMPARED[name]
+    with torch.device("meta"):
+        network = build().eval()
+    last = list(network.taps.values())[-1].channels
+    assert parameters(network) + (last + 1) * 1000 == pytest.approx(printed_parameters, rel=0.02)
+    assert multiply_adds(network, images(224)) + last * 1000 == pytest.approx(printed_multiply_adds, rel=0.02)
+
+
+def test_mobilenet_v1_with_ssdlite_of_table_6() -> None:
+    with torch.device("meta"):
+        backbone = MobileNetV1().eval()
+        head = SSDLite(backbone.taps, 80).eval()
+    assert list(head.taps) == ["layer12", "layer14"]
+    assert parameters(backbone) + parameters(head) == 5_100_661
+    assert multiply_adds(lambda x: head(backbone(x), (320, 320)), images(320)) / 1e9 == pytest.approx(1.309, rel=1e-3)
+
+
+def test_mobilenet_v1_with_deeplab_of_table_7() -> None:
+    with torch.device("meta"):
+        backbone = MobileNetV1(output_stride=16).eval()
+        head = DeepLabV3(backbone.taps, 21, (6, 12, 18)).eval()
+    assert parameters(backbone) + parameters(head) == 11_145_301
 
 
 def test_worked_example_of_separable_convolution() -> None:

@@ -14,6 +14,8 @@ from tasks.convert import convert
 from tasks.cost.__main__ import make_parser
 from tasks.detect.__main__ import main as detect
 from tasks.segment.__main__ import main as segment
+from tasks.swap.__main__ import DEFAULT
+from tasks.swap.__main__ import make_parser as swap_parser
 
 MAINS = {"detect": detect, "segment": segment, "classify": classify}
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -28,10 +30,18 @@ def commands() -> list[tuple[str, list[str]]]:
     return [(module, shlex.split(args)) for module, args in re.findall(r"python -m tasks\.(\w+)[ ]*([^\n&|]*)", text)]
 
 
+def own_files(folder: Path) -> Path:
+    """Writes the files that the README tells to save."""
+    for name, mark in (("ownnet.py", "own backbone"), ("plainnet.py", "own module"), ("mine.yaml", "own experiment")):
+        (folder / name).write_text(re.findall(rf"<!-- {mark} -->\n```\w+\n(.*?)```", README, re.S)[0])
+    return folder
+
+
 @pytest.mark.parametrize(("module", "args"), commands(), ids=lambda part: part if isinstance(part, str) else " ".join(part)[:70])
-def test_command_parses(module: str, args: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_parses(module: str, args: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ran: list[Any] = []
     monkeypatch.chdir(CONFIGS.parent)
+    monkeypatch.syspath_prepend(str(own_files(tmp_path)))
     if module == "convert":
         parser = ArgumentParser()
         parser.add_function_arguments(convert, as_positional=True)
@@ -39,6 +49,10 @@ def test_command_parses(module: str, args: list[str], monkeypatch: pytest.Monkey
         return
     if module == "cost":
         make_parser().parse_args(args)
+        return
+    if module == "swap":
+        files = [str(tmp_path / arg) if (tmp_path / arg).is_file() else arg for arg in args]
+        swap_parser().parse_args(["--config", str(DEFAULT), *files])
         return
     monkeypatch.setattr(cli.TaskCLI, "before_instantiate_classes", lambda self: None)
     monkeypatch.setattr(cli.TaskCLI, "instantiate_classes", lambda self: None)
@@ -78,7 +92,7 @@ def test_python_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     Detector(MobileNetV2(width_mult=0.35), SSDLite, VOC_CLASSES, (96, 96)).save("Detector.ckpt")
     Segmenter(MobileNetV2(["layer18"], width_mult=0.35), DeepLabV3, VOC_MASK_CLASSES, (65, 65)).save("Segmenter.ckpt")
     Image.new("RGB", (64, 48)).save("photo.jpg")
-    blocks = re.findall(r"```python\n(.*?)```", README, re.S)
+    blocks = re.findall(r"(?<!-->\n)```python\n(.*?)```", README, re.S)  # files to save have a mark before them
     assert blocks
     for block in blocks:
         exec(re.sub(r'(\w+)\.from_checkpoint\("[^"]*"\)', r'\1.from_checkpoint("\1.ckpt")', block), {})

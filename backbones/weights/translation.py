@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from backbones.weights.schemes import Names, Scheme
+from backbones.weights.names import Names, Scheme
 
 # A part of a network: what its parameters are called with, the module, and the keys of its convolutions in order.
 Part = tuple[str, nn.Module, Sequence[str]]

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping
 from itertools import groupby
 from types import MappingProxyType
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from backbones import MobileNetV2
+from backbones import MobileNetV1, MobileNetV2, ShuffleNetV1
 from tasks.classify.model import Classifier
 from tasks.cost import memory, paper
 from tasks.cost.count import Layer, Trace, trace
@@ -26,10 +27,26 @@ def mobilenet_v2() -> Classifier:
     return classifier(MobileNetV2(["layer19"]))
 
 
-# The networks of table 3 that are built here, and their layers that are computed in parts beside the bottleneck blocks: the first with
-# the block that follows it, the last with the pooling.
-IN_PARTS: Mapping[str, tuple[Callable[[], TaskModel], tuple[str, ...]]] = MappingProxyType(
-    {"MobileNetV2": (mobilenet_v2, ("backbone.features.0.0", "backbone.features.18.0"))}
+class Counted(NamedTuple):
+    """A network of table 3, and how what it holds is counted.
+
+    Attributes:
+        build: builds the network.
+        in_parts: layers that are computed in parts beside the bottlenecks, each with what follows it.
+        by_block: whether the print seems to count by blocks.
+    """
+
+    build: Callable[[], TaskModel]
+    in_parts: tuple[str, ...] = ()
+    by_block: bool = False
+
+
+COUNTED: Mapping[str, Counted] = MappingProxyType(
+    {
+        "MobileNetV1": Counted(lambda: classifier(MobileNetV1())),
+        "MobileNetV2": Counted(mobilenet_v2, ("backbone.features.0.0", "backbone.features.18.0"), by_block=True),
+        "ShuffleNet (2x, g=3)": Counted(lambda: classifier(ShuffleNetV1(width_mult=2.0, groups=3)), ("backbone.features.0.0",)),
+    }
 )
 Channels = Mapping[memory.Resolution, int]
 
@@ -145,9 +162,11 @@ def table_3() -> Table:
     )
     remarks = (
         "in fact: what the printed channels take in units of 1,000 bytes; the print is rounded up and down.",
-        "ours: outputs of the blocks of table 2, whose expanded tensors are never whole. The first layer (32 channels of 112x112, 803 kB) "
-        "is computed in parts too, as the caption says, and so is the last one (1280 channels of 7x7, 125 kB) with the pooling.",
-        "by block: outputs of the blocks whose inputs have that size, the rule that the print seems to follow.",
+        "ours: what goes into and comes out of layers and blocks. MobileNetV1's layers are all whole. Of MobileNetV2 the tensors inside "
+        "blocks are never whole; the first layer (32 channels of 112x112, 803 kB) is computed in parts too, as the caption says, and so is "
+        "the last one (1280 channels of 7x7, 125 kB) with the pooling. Of ShuffleNet what goes into a unit and what comes out are whole, "
+        "for its shortcuts; its bottlenecks are not, nor is the first layer (48 channels of 112x112, 1,204 kB), as the caption says.",
+        "by block: outputs of the blocks whose inputs have that size, the rule that the print of MobileNetV2 seems to follow.",
         "The last edition of the paper prints 1/O(1) in the first row, and 800K, 200K and 600K as the largest.",
     )
     return Table("table_3", "Table 3: the most channels that must be held at each resolution, 16-bit floats", columns, tuple(rows), remarks)
@@ -169,14 +188,12 @@ def _memory_rows(name: str) -> list[Row]:
 
 
 def _held(name: str) -> tuple[Channels, Channels]:
-    """What a network of table 3 holds, and what its blocks leave; nothing where it is not built."""
-    if name not in IN_PARTS:
-        return {}, {}
-    build, in_parts = IN_PARTS[name]
+    """What a network of table 3 holds, and what its blocks leave where the print seems to have that."""
+    counted = COUNTED[name]
     with torch.device("meta"):
-        model = build()
+        model = counted.build()
     traced = trace(model, model.size)
-    return memory.held(traced, in_parts), memory.leaving(traced)
+    return memory.held(traced, counted.in_parts), memory.leaving(traced) if counted.by_block else {}
 
 
 def _cell(channels: Channels, place: memory.Resolution) -> tuple[int | None, float | None]:

@@ -1,12 +1,13 @@
 """Tables 4 to 7 of the paper beside the networks that are built, and the choice of a table."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 
 from tasks.cost import paper
 from tasks.cost.blocks import table_1, table_2, table_3
-from tasks.cost.count import looks, parts, trace
+from tasks.cost.count import filled, looks, parts, trace
 from tasks.cost.paper import Printed
 from tasks.cost.report import Column, Like, Row, Table, exactly, like, percent, printed
 
@@ -28,6 +29,8 @@ REMARKS = {
     6: ("AP (test-dev) and CPU are printed figures: one large core of a Pixel 1 with TensorFlow Lite.",),
     7: (
         "OS: output stride. ASPP: three atrous branches. MF: six scales (0.5 to 1.75) and mirror images, all of them counted.",
+        "filled: TensorFlow turns an atrous convolution of rate r into r x r plain ones, for which it fills maps up to multiples of r; "
+        "that is what the paper counts, and what the difference is of.",
         "mIoU (val, pretrained on COCO) is a printed figure.",
     ),
 }
@@ -51,10 +54,13 @@ def paper_table(number: int) -> Table:
 def compare(name: str, title: str, networks: Sequence[paper.Row], remarks: tuple[str, ...] = ()) -> Table:
     """Puts counted parameters and multiply-adds beside printed ones."""
     facts = list(networks[0].facts)
+    counts = [count(network) for network in networks]
+    atrous = any(counted is not None and counted.filled != counted.multiply_adds for counted in counts)
     rows = []
-    for network in networks:
-        parameters, multiply_adds = count(network)
-        figures = (*_beside(network.parameters, parameters), *_beside(network.multiply_adds, multiply_adds))
+    for network, counted in zip(networks, counts, strict=True):
+        parameters, multiply_adds, in_tensorflow = counted or (None, None, None)
+        exact, computed = (_beside(network.multiply_adds, number) for number in (multiply_adds, in_tensorflow))
+        figures = (*_beside(network.parameters, parameters), *(exact[:-1] + computed[1:] if atrous else exact))
         printed_only = [None if network.facts[fact] == "-" else network.facts[fact] for fact in facts]
         rows.append(Row((network.network, *printed_only, *figures), _notes(network)))
     columns = (
@@ -65,20 +71,32 @@ def compare(name: str, title: str, networks: Sequence[paper.Row], remarks: tuple
         Column("\ndiff", percent),
         Column("multiply-adds\npaper", printed),
         Column("\nours", like),
+        *((Column("\nfilled", like),) if atrous else ()),
         Column("\ndiff", percent),
     )
     return Table(name, title, columns, tuple(rows), remarks)
 
 
-def count(network: paper.Row) -> tuple[int | None, int | None]:
-    """Counts the parameters, and the multiply-adds of all looks at an image, of a row's parts; None where it is not built."""
+class Counts(NamedTuple):
+    """Parameters, and the multiply-adds of all looks at an image, exact and as TensorFlow computes them."""
+
+    parameters: int
+    multiply_adds: int
+    filled: int
+
+
+def count(network: paper.Row) -> Counts | None:
+    """Counts a row's parts; None where it is not built."""
     if network.build is None:
-        return None, None
+        return None
     with torch.device("meta"):
         model = network.build()
     sizes = looks(model, model.size)
-    counted = {size: [part for part in parts(trace(model, size)) if part.name in network.parts] for size in set(sizes)}
-    return sum(part.parameters for part in counted[sizes[0]]), sum(part.multiply_adds for size in sizes for part in counted[size])
+    traced = {size: trace(model, size) for size in set(sizes)}
+    counted = {size: [part for part in parts(found) if part.name in network.parts] for size, found in traced.items()}
+    multiply_adds = sum(part.multiply_adds for size in sizes for part in counted[size])
+    extra = sum(filled(traced[size]) - traced[size].multiply_adds[""] for size in sizes)
+    return Counts(sum(part.parameters for part in counted[sizes[0]]), multiply_adds, multiply_adds + extra)
 
 
 def _beside(theirs: Printed, ours: int | None) -> tuple[Printed, int | Like | None, float | None]:

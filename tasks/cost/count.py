@@ -1,6 +1,7 @@
 """Counting the parameters and multiply-adds of a model, part by part and layer by layer."""
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -140,6 +141,19 @@ def _note_shapes(shapes: dict[str, Any], name: str, module: nn.Module, inputs: t
 
 def _note_taps(taps: dict[str, Any], module: nn.Module, inputs: tuple[Any, ...], features: dict[str, Tensor]) -> None:
     taps.update({name: tuple(value.shape[1:]) for name, value in features.items()})
+
+
+def filled(traced: Trace) -> int:
+    """Counts the multiply-adds of one image as TensorFlow computes them.
+
+    It turns an atrous convolution of rate r into r x r plain ones (`tf.space_to_batch`), for which it fills the map up to multiples of r.
+    """
+    extra = 0.0
+    for layer in traced.layers:
+        if isinstance(layer.module, nn.Conv2d) and max(layer.module.dilation) > 1:
+            sides = zip(layer.output[1:], layer.module.dilation, strict=True)
+            extra += layer.multiply_adds * (math.prod(-(-side // rate) * rate / side for side, rate in sides) - 1)
+    return traced.multiply_adds[""] + round(extra)
 
 
 def parameters(modules: Iterable[nn.Module], wanted: Callable[[nn.Parameter], bool] = lambda parameter: True) -> int:

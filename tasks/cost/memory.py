@@ -9,9 +9,9 @@ from tasks.cost.count import Layer, Trace
 
 # Bytes of an activation: table 3 of the paper assumes 16-bit floats.
 BYTES = 2
-# Classes of blocks that are computed in parts, so that their expanded tensors are never whole (paper, section 5.1); torchvision and
-# timm call them so too.
-BOTTLENECKS = ("InvertedResidual",)
+# Classes of blocks that are computed in parts, so that the tensors inside are never whole (paper, section 5.1); torchvision and timm call
+# the first so too. The caption of table 3 has ShuffleNet's bottlenecks among them.
+BOTTLENECKS = ("InvertedResidual", "ShuffleUnit")
 
 Resolution = tuple[int, int]
 
@@ -21,7 +21,7 @@ class Block(NamedTuple):
 
     Attributes:
         name: its name in the model.
-        layers: its convolutions: expansion (none where t = 1), depthwise, projection.
+        layers: its convolutions: expansion or reduction (none where t = 1), depthwise, projection.
     """
 
     name: str
@@ -73,13 +73,17 @@ def held(traced: Trace, in_parts: Sequence[str] = ()) -> dict[Resolution, int]:
 
 
 def _held(traced: Trace, in_parts: Sequence[str]) -> Iterator[tuple[int, ...]]:
-    within = {layer.name: layer is block.layers[-1] for block in blocks(traced) for layer in block.layers}
+    found = blocks(traced)
+    starts, ends = ({block.layers[place].name for block in found} for place in (0, -1))
+    inside = {layer.name for block in found for layer in block.layers}
+    in_passing: tuple[int, ...] = ()
     for number, layer in enumerate(_weighted(traced)):
         if layer.name in in_parts:
+            in_passing = layer.output
             continue
-        if within.get(layer.name, True):
+        if layer.name not in inside or layer.name in ends:
             yield layer.output
-        if number and layer.name not in within:
+        if number and (layer.name not in inside or layer.name in starts) and layer.input != in_passing:
             yield layer.input
 
 

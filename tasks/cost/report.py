@@ -105,8 +105,9 @@ def percent(value: float) -> str:
 
 
 def like(value: Like) -> str:
-    """In the unit of the print: 1.259B, 300.8M."""
-    return f"{value.value / UNITS.get(value.unit, 1):,.{3 if value.unit == 'B' else 1}f}{value.unit}"
+    """In the unit of the print, to four digits or more: 1.259B, 300.8M, 4,248.5B."""
+    count = value.value / UNITS.get(value.unit, 1)
+    return f"{count:,.{3 if value.unit == 'B' and count < 100 else 1}f}{value.unit}"
 
 
 def exactly(value: Like) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backbones.weights import SCHEMES, Scheme, body_keys
+from backbones.weights import SCHEMES, Scheme
 from tasks.convert import HEAD_KEYS, convert
 from tasks.model import TaskModel
 
@@ -60,8 +60,8 @@ def assert_equal(found: Tensor, expected: Tensor, within: float = 1e-4) -> float
     return difference
 
 
-def scheme_of(name: str) -> Scheme:
-    return next(scheme for scheme in SCHEMES if scheme.name.startswith(name))
+def scheme_of(name: str, network: str = "mobilenet_v2") -> Scheme:
+    return next(scheme for scheme in SCHEMES if scheme.network == network and scheme.name.startswith(name))
 
 
 @torch.no_grad()
@@ -69,7 +69,7 @@ def named_by(scheme: Scheme, model: TaskModel, folded: bool = False) -> Arrays:
     """A network of ours under a library's names, in torch's layout; `folded` multiplies batch norms into the convolutions before them."""
     head = HEAD_KEYS[{"detector": "class0", "segmenter": "logits", "classifier": "classifier"}[model.kind]]
     found: Arrays = {}
-    for part, keys in ((model.backbone, body_keys()), (model.head, head)):
+    for part, keys in ((model.backbone, scheme.body), (model.head, head)):
         layers = [m for m in part.modules() if isinstance(m, (nn.Conv2d, nn.Linear, nn.BatchNorm2d))]
         convolutions = [pair for pair in pairwise([*layers, None]) if not isinstance(pair[0], nn.BatchNorm2d)]
         for key, (layer, norm) in zip(keys, convolutions, strict=False):

@@ -13,9 +13,15 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import MobileNetV2Config, MobileNetV2ForImageClassification, MobileNetV2ForSemanticSegmentation
+from transformers import (
+    MobileNetV1Config,
+    MobileNetV1ForImageClassification,
+    MobileNetV2Config,
+    MobileNetV2ForImageClassification,
+    MobileNetV2ForSemanticSegmentation,
+)
 
-from backbones import MobileNetV2
+from backbones import MobileNetV1, MobileNetV2
 from heads import ClassifierHead, DeepLabV3, SigmoidLoss, SSDLite
 from tasks.classify.model import Classifier
 from tasks.convert import convert
@@ -67,6 +73,38 @@ def test_timm(name: str, tmp_path: Path) -> None:
     torch.save({"epoch": 1, "state_dict": {f"module.{key}": value for key, value in theirs.state_dict().items()}}, tmp_path / "timm.pth")
     model = converted(tmp_path / "timm.pth", Classifier)
     check_classifier(model, lambda images: theirs(of_imagenet(images)), ("class_0", "class_1", "class_2"))
+
+
+@torch.no_grad()
+def test_timm_mobilenet_v1(tmp_path: Path) -> None:
+    theirs = randomise(timm.create_model("mobilenetv1_100", num_classes=3))
+    save_file(theirs.state_dict(), tmp_path / "timm.safetensors")
+    model = converted(tmp_path / "timm.safetensors", Classifier)
+    # Unlike timm's MobileNetV2, its weights of MobileNetV1 take images in -1..1.
+    check_classifier(model, lambda images: theirs(of_tensorflow(images)), ("class_0", "class_1", "class_2"))
+    assert isinstance(model.backbone, MobileNetV1)
+
+
+@pytest.mark.parametrize(("width", "classes"), [(1.0, 1001), (0.25, 5)])
+@torch.no_grad()
+def test_transformers_mobilenet_v1(width: float, classes: int, tmp_path: Path) -> None:
+    theirs = randomise(MobileNetV1ForImageClassification(MobileNetV1Config(depth_multiplier=width, num_labels=classes)))
+    theirs.save_pretrained(tmp_path)
+    names = imagenet_classes(classes) or tuple(f"class_{number}" for number in range(classes))
+    model = converted(tmp_path / "model.safetensors", Classifier)
+    check_classifier(model, lambda images: theirs(of_tensorflow(images)).logits, names)
+
+
+@pytest.mark.parametrize("scheme", ["Keras", "TensorFlow slim"])
+@pytest.mark.parametrize("folded", [True, False], ids=["folded", "separate"])
+@torch.no_grad()
+def test_names_of_mobilenet_v1(scheme: str, folded: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    backbone = MobileNetV1(width_mult=0.5, padding="same", bn_eps=1e-3)
+    original = randomise(Classifier(backbone, ClassifierHead, ["a", "b"], **TF_SETTINGS))
+    arrays = named_by(scheme_of(scheme, "mobilenet_v1"), original, folded)
+    np.savez(tmp_path / "v1.npz", **(arrays if folded else channels_last(arrays)))
+    check_classifier(converted(tmp_path / "v1.npz", Classifier), original, ("class_0", "class_1"))
+    assert f"{len(arrays)} tensors used, 0 not, 0 missing; the names are those of {scheme}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("width", "classes"), [(1.0, 1001), (0.35, 1001), (1.4, 5)])

@@ -171,7 +171,7 @@ REFUSED: dict[str, tuple[str, Callable[[dict[str, Tensor], Path], bytes | None],
     "resnet": (
         "a.pth",
         lambda small, folder: of_torch(torchvision.models.resnet18().state_dict()),
-        "its 122 tensors are no MobileNetV2 under any known names; accepted: those of torchvision, timm, transformers, mmdetection",
+        "its 122 tensors are of no MobileNet under any known names; accepted: those of torchvision, timm, transformers, mmdetection",
     ),
     "mobilenet v3": (
         "a.pth",
@@ -213,12 +213,6 @@ def test_scalars_in_place_of_vectors_are_refused(tmp_path: Path) -> None:
     save_file(tensors | {"bbox_head.reg_convs.2.1.bias": torch.ones(())}, tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match=r"reg_convs\.2\.1\.bias has shape \(\); wanted \(24,\)"):
         convert(str(tmp_path / "a.safetensors"), str(tmp_path / "out.safetensors"))
-
-
-def test_network_of_another_kind_is_refused(shared: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"v1_0\.25_224_keras\.npz: its 137 tensors are no MobileNetV2"):
-        convert(str(shared / "weights/imagenet/mobilenet_v1_0.25_224_keras.npz"), str(tmp_path / "out.safetensors"))
-    assert not list(tmp_path.iterdir())
 
 
 def test_interrupted_writing_leaves_no_half_file(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,7 @@ def deeplab(shared: Path, folder: Path) -> Path:
         ("voc/deeplabv3_mobilenet_v2_trainval_folded.npz", 110, "TensorFlow slim and research/deeplab"),
         ("imagenet/mobilenet_v2_1.0_224.safetensors", 314, "torchvision"),
         ("imagenet/mobilenet_v2_0.35_224_keras.npz", 262, "Keras, numbered layers"),
+        ("imagenet/mobilenet_v1_0.25_224_keras.npz", 137, "Keras"),
     ],
 )
 def test_every_tensor_is_used(file: str, count: int, scheme: str, shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,6 +120,15 @@ def test_classifier_names_photos(classifier: Path, shared: Path, tmp_path: Path)
     }
     photos = [str(shared / "weights/photos" / name) for name in best]
     classify(["predict", f"--ckpt_path={classifier}", f"--images={json.dumps(photos)}", f"--output={tmp_path}"])
+    with (tmp_path / "classes.csv").open(newline="") as file:
+        assert {Path(row["file"]).name: row["class_1"] for row in csv.DictReader(file)} == best
+
+
+def test_mobilenet_v1_names_photos(shared: Path, tmp_path: Path) -> None:
+    convert(str(shared / "weights/imagenet/mobilenet_v1_0.25_224_keras.npz"), str(tmp_path / "v1.safetensors"))
+    best = {"cat_720p.jpg": "tabby", "grace_hopper.bmp": "bow tie", "bicycle.jpg": "mountain bike", "dog_segmentation.bmp": "Samoyed"}
+    photos = [str(shared / "weights/photos" / name) for name in best]
+    classify(["predict", f"--ckpt_path={tmp_path / 'v1.safetensors'}", f"--images={json.dumps(photos)}", f"--output={tmp_path}"])
     with (tmp_path / "classes.csv").open(newline="") as file:
         assert {Path(row["file"]).name: row["class_1"] for row in csv.DictReader(file)} == best
 

@@ -82,6 +82,12 @@ def keras_network(tf: Any, width: float, classes: int = 1000, size: tuple[int, i
     """Keras's own MobileNetV2 with random statistics."""
     tf.keras.utils.set_random_seed(2)
     network = tf.keras.applications.MobileNetV2((*size, 3), alpha=width, weights=None, classes=classes, classifier_activation=None)
+    randomise(network)
+    return network
+
+
+def randomise(network: Any) -> None:
+    """Gives batch norms statistics, scales and shifts of their own, and convolutions weights that keep the scale."""
     rng = np.random.default_rng(0)
     for layer in network.layers:
         values = layer.get_weights()
@@ -91,7 +97,6 @@ def keras_network(tf: Any, width: float, classes: int = 1000, size: tuple[int, i
         elif values:
             fan_in = np.prod(values[0].shape[: 2 if "depthwise" in layer.name else -1])
             layer.set_weights([rng.normal(0, (2 / fan_in) ** 0.5, values[0].shape), *(rng.normal(size=v.shape) for v in values[1:])])
-    return network
 
 
 @pytest.mark.parametrize(
@@ -105,6 +110,19 @@ def test_keras(tf: Any, width: float, name: str, tmp_path: Path) -> None:
     model = converted(tmp_path / name, Classifier)
     assert_equal(model(images), torch.from_numpy(network(channels_last(images), training=False).numpy()))
     assert model.class_names == imagenet_classes(1000)
+
+
+@pytest.mark.parametrize("width", [1.0, 0.25])
+@torch.no_grad()
+def test_keras_mobilenet_v1(tf: Any, width: float, tmp_path: Path) -> None:
+    """Keras pads its strided layers by (0, 1), which is SAME on even sizes only."""
+    tf.keras.utils.set_random_seed(2)
+    network = tf.keras.applications.MobileNet((96, 64, 3), alpha=width, weights=None, dropout=0.0, classifier_activation=None)
+    randomise(network)
+    network.save_weights(tmp_path / "v1.weights.h5")
+    images = pixels(96, 64)
+    model = converted(tmp_path / "v1.weights.h5", Classifier)
+    assert_equal(model(images), torch.from_numpy(network(channels_last(images), training=False).numpy()))
 
 
 @torch.no_grad()

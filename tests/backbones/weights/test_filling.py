@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import MobileNetV2Config, MobileNetV2ForImageClassification
 
-from backbones import MobileNetV2
+from backbones import MobileNetV1, MobileNetV2, NASNetA, Preprocessing, ShuffleNetV1
 from backbones.weights import read_tensors, recognise
 from tasks.classify.model import Classifier
 from tasks.convert import convert
@@ -116,6 +116,40 @@ def test_published_weights_without_network(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
     with pytest.raises(ValueError, match=r"weights 'imagenet': https://.*no route to host.*give the path of a local file"):
         MobileNetV2(TAPS, weights="imagenet")
+
+
+def test_published_weights_of_mobilenet_v1_without_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(name: str, pretrained: bool) -> None:
+        assert (name, pretrained) == ("mobilenetv1_100.ra4_e3600_r224_in1k", True)
+        raise OSError("no route to host\nRetrying")
+
+    monkeypatch.setattr("timm.create_model", unreachable)
+    with pytest.raises(ValueError, match=r"^weights 'imagenet': https://huggingface.* \(no route to host\); give the path of a local file"):
+        MobileNetV1(weights="imagenet")
+
+
+def test_published_weights_of_mobilenet_v1(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = randomise(timm.create_model("mobilenetv1_100"))
+    monkeypatch.setattr("timm.create_model", lambda name, pretrained: theirs)
+    backbone = MobileNetV1(weights="imagenet")
+    assert torch.equal(backbone.state_dict()["features.13.1.1.running_var"], theirs.state_dict()["blocks.4.1.bn2.running_var"])
+    assert backbone.expects == Preprocessing((0.5,) * 3, (0.5,) * 3)
+
+
+@pytest.mark.parametrize("network", [MobileNetV1, ShuffleNetV1, NASNetA])
+def test_own_names_of_other_networks(network: Any, tmp_path: Path) -> None:
+    """A backbone takes the checkpoint of a run of its own kind."""
+    first = randomise(network(["layer4"]))
+    torch.save({"state_dict": {f"model.backbone.{name}": value for name, value in first.state_dict().items()}}, tmp_path / "last.ckpt")
+    second = network(["layer4"], weights=str(tmp_path / "last.ckpt"))
+    assert all(torch.equal(value, first.state_dict()[name]) for name, value in second.state_dict().items())
+    assert second.expects is None
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    torch.save(timm.create_model("mobilenetv1_100").state_dict(), tmp_path / "v1.pth")
+    with pytest.raises(ValueError, match=r"v1\.pth: are those of mobilenet_v1 by the names of timm, not of mobilenet_v2"):
+        MobileNetV2(weights=str(tmp_path / "v1.pth"))
 
 
 def original(width: float = 0.35) -> Any:

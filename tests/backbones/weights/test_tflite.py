@@ -19,7 +19,9 @@ from backbones.weights.tflite import _scope
         (["model/Conv_1_1/convolution"], "Conv_1"),
         (["model/Conv_1/Conv2D"], "Conv_1"),
         (["model/block_10_expand_1/convolution"], "block_10_expand"),
-        (["resnet/conv1/Conv2D"], None),
+        (["MobilenetV1/MobilenetV1/Conv2d_1_depthwise/Relu6"], "MobilenetV1/Conv2d_1_depthwise"),
+        (["model/conv_pw_11_relu/Relu6;model/conv_pw_11_bn/FusedBatchNormV3;model/conv_pw_11/Conv2D"], "conv_pw_11"),
+        (["resnet/conv2/Conv2D"], None),
     ],
 )
 def test_scope_of_a_convolution(names: list[str], scope: str | None) -> None:

@@ -1,0 +1,1 @@
+"""Backbone-swap experiments: the same trainings with one backbone after the other."""
