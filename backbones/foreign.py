@@ -7,8 +7,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
-from typing_extensions import Self
 
 from backbones.base import Backbone, Tap, select_taps
 from backbones.layers import depthwise_in_float32
@@ -29,12 +27,10 @@ class ForeignBackbone(Backbone):
     Attributes:
         network: the network.
         multiple: images are filled up with zeros, on the right and at the bottom, to sizes that it divides; 1 leaves them alone.
-        freeze_bn: whether all batch norms keep their statistics, scale and shift.
     """
 
     network: nn.Module
     multiple: int = 1
-    freeze_bn: bool = False
 
     @abstractmethod
     def maps(self, images: Tensor) -> dict[str, Tensor]:
@@ -55,19 +51,12 @@ class ForeignBackbone(Backbone):
         super().keep(names)
         self.cut()
 
-    def train(self, mode: bool = True) -> Self:
-        """Sets training mode, except for frozen batch norms."""
-        super().train(mode)
-        for norm in self._norms():
-            norm.eval()
-        return self
-
     def cut(self) -> None:
         """Drops the layers that no tap needs."""
-        for norm in self._norms():
+        for norm in self._frozen():
             norm.requires_grad_(True)  # what has no gradient cannot be seen to be used
         prune(self.network, lambda: self.run(self.forward).values())
-        for norm in self._norms():
+        for norm in self._frozen():
             norm.requires_grad_(False)
 
     def run(self, call: Callable[[Tensor], T], size: tuple[int, int] = PROBE) -> T:
@@ -171,10 +160,6 @@ class ForeignBackbone(Backbone):
             ValueError: the file cannot be read, nothing in it fits, or (`strict`) something does not fit.
         """
         fill(self.network, aligned(list(self.network.state_dict()), read_tensors(path)), path, strict)
-
-    def _norms(self) -> list[nn.Module]:
-        # Looked up each time: conversion to synchronised batch norm replaces modules.
-        return [module for module in self.modules() if isinstance(module, _BatchNorm)] if self.freeze_bn else []
 
 
 def aligned(wanted: Sequence[str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
