@@ -1,6 +1,6 @@
 """Backbones: networks that turn images into named feature maps."""
 
-from backbones.base import Backbone, Offer, Preprocessing, Tap
+from backbones.base import Backbone, Offer, Preprocessing, Tap, select_taps
 from backbones.mobilenet_v1 import MobileNetV1
 from backbones.mobilenet_v2 import MobileNetV2
 from backbones.module import ModuleBackbone
@@ -23,4 +23,5 @@ __all__ = [
     "Tap",
     "TimmBackbone",
     "TorchvisionBackbone",
+    "select_taps",
 ]

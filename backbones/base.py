@@ -78,8 +78,9 @@ class Backbone(Described, nn.Module, ABC):
         Raises:
             ValueError: there are not that many layers.
         """
-        if not 0 <= frozen_layers <= len(self.features):
-            raise ValueError(f"frozen_layers {frozen_layers} is not possible; accepted: 0 to {len(self.features)}, the layers built")
+        layers = len(self.features) if hasattr(self, "features") else 0
+        if not 0 <= frozen_layers <= layers:
+            raise ValueError(f"frozen_layers {frozen_layers} is not possible; accepted: 0 to {layers}, the layers built")
         self.frozen_layers, self.freeze_bn = frozen_layers, freeze_bn
         for module in self._frozen():
             module.requires_grad_(False)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backbones.base import Backbone, Tap, select_taps
-from backbones.layers import depthwise_in_float32
+from backbones.layers import slow_in_float32
 from backbones.layout import PROBE, STRIDES, Layer, dilate, finest_first, prune, stride_of, watch
 from backbones.weights import fill, read_tensors
 
@@ -116,7 +116,7 @@ class ForeignBackbone(Backbone):
         self.multiple = self._least_multiple()
         self.taps = select_taps(self.taps, taps)
         self.cut()
-        depthwise_in_float32(self.network)
+        slow_in_float32(self.network)
         self.train(self.training)
 
     def _with_output_stride(self, output_stride: int, offered: Mapping[str, Tap]) -> dict[str, Tap]:
@@ -153,13 +153,18 @@ class ForeignBackbone(Backbone):
                 return multiple
         raise failure or ValueError(f"{self.title} gives maps of other sizes than ceil(H / stride); accepted: networks that give these")
 
-    def load(self, path: str, strict: bool) -> None:
+    def load(self, path: str, strict: bool) -> bool:
         """Fills the network from a local file of its library's names, or from a checkpoint of a run.
+
+        Returns:
+            Whether it is of the library, so that its images were normalised as that does.
 
         Raises:
             ValueError: the file cannot be read, nothing in it fits, or (`strict`) something does not fit.
         """
-        fill(self.network, aligned(list(self.network.state_dict()), read_tensors(path)), path, strict)
+        tensors = read_tensors(path)
+        fill(self.network, aligned(list(self.network.state_dict()), tensors), path, strict)
+        return not any(name.startswith("model.") for name in tensors)
 
 
 def aligned(wanted: Sequence[str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -105,13 +105,17 @@ class Layers:
         return self.conv_bn_relu6(channels, channels, 3, stride, dilation, groups=channels)
 
 
-def depthwise_in_float32(network: nn.Module) -> None:
-    """Makes a foreign network's grouped convolutions leave bfloat16 autocast on CPUs, where their backward pass is slow (see `Conv2d`).
+def slow_in_float32(network: nn.Module) -> None:
+    """Makes a foreign network's grouped convolutions leave bfloat16 autocast on CPUs where they are slow in it, see `Conv2d`.
 
     Hooks do it, so that parameters keep their names and copies of the network work.
     """
     for conv in network.modules():
-        if isinstance(conv, nn.Conv2d) and conv.groups > 1:
+        if (
+            isinstance(conv, nn.Conv2d)
+            and conv.groups > 1
+            and max(*conv.stride, *conv.dilation, *(side - 2 for side in conv.kernel_size)) > 1
+        ):
             conv.register_forward_pre_hook(_leave_autocast)
             conv.register_forward_hook(_return_to_autocast, always_call=True)
 

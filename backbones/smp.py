@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 from torch import Tensor, nn
@@ -45,9 +44,6 @@ class SmpBackbone(ForeignBackbone):
         super().__init__()
         published = weights if weights in published_weights(name) else None
         self.network = create(name, published, settings or {})
-        if output_stride in (8, 16):
-            with suppress(ValueError, AttributeError):  # where smp cannot, `settle` tries
-                self.network.make_dilated(output_stride)  # type: ignore[operator]
         self.settle(self.measure(), taps, output_stride, freeze_bn)
         if weights is not None and published is None:
             self.load(weights, strict_weights)

@@ -42,7 +42,7 @@ def describe(built: Described, skip: Sequence[str] = ()) -> dict[str, Any]:
     cls = type(built)
     args = {name: _plain(value, f"{cls.__name__}.{name}") for name, value in built._init_args.items()}
     # A rebuilt model takes its weights from the checkpoint, never again from the first file.
-    kept = {name: value for name, value in args.items() if name not in skip and name not in NO_WEIGHTS}
+    kept = {name: NO_WEIGHTS.get(name, value) for name, value in args.items() if name not in skip}
     return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": kept}
 
 

@@ -53,9 +53,8 @@ class TimmBackbone(ForeignBackbone):
         inner = expansions(self.layers(), blocks)
         self.inside = tuple(inner)
         self.settle(finest_first(blocks | inner), taps, output_stride, freeze_bn)
-        if weights is not None:
-            self.load(weights, strict_weights)
-        if pretrained or weights is not None:
+        of_timm = self.load(weights, strict_weights) if weights is not None else pretrained
+        if of_timm:
             config: Any = self.network.pretrained_cfg
             self.expects = Preprocessing(tuple(config["mean"]), tuple(config["std"]))
 

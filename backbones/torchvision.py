@@ -1,6 +1,7 @@
 """Classification networks of torchvision as backbones."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -48,11 +49,13 @@ class TorchvisionBackbone(GraphBackbone):
         if weights is None:
             return
         published = published_weights(name)
-        if weights in published:
-            fill(self.network, download(published[weights]), weights)
-        else:
-            self.load(weights, strict_weights)
-        recipe = published.get(weights) or next(iter(published.values()), None)
+        recipe = published.get(weights)
+        if recipe is not None:
+            fill(self.network, download(recipe), weights)
+        elif not Path(weights).is_file():
+            raise ValueError(f"weights {weights!r} of {name} are no local file; {near(weights, list(published))}")
+        elif self.load(weights, strict_weights):
+            recipe = next(iter(published.values()), None)
         if recipe is not None:
             transforms = recipe.transforms()
             self.expects = Preprocessing(tuple(transforms.mean), tuple(transforms.std))

@@ -1,7 +1,6 @@
 """The command line that all tasks share: LightningCLI with a run folder and a default config."""
 
 import ctypes
-import importlib
 import inspect
 import json
 import os
@@ -15,7 +14,6 @@ from typing import Any
 
 import lightning as L
 import torch
-import yaml  # type: ignore[import-untyped]
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
@@ -24,6 +22,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from backbones.spec import NO_WEIGHTS
+from tasks.arguments import reset_backbone, value_of
 from tasks.checkpoint import CheckpointReader, load_checkpoint
 from tasks.model import description
 from tasks.module import TaskModule
@@ -108,15 +107,15 @@ class TaskCLI(LightningCLI):
     def _with_config(self, args: list[str]) -> list[str]:
         if not args or args[0] not in self.subcommands() or {"--help", "-h"} & set(args):
             return args
-        if given := _value_of(args, "--config") or _value_of(args, "-c"):
-            return [*args, *_own_taps(args, Path(given))]
+        if given := value_of(args, "--config") or value_of(args, "-c"):
+            return [*args, *reset_backbone(args, Path(given))]
         config = self.default_config
-        if checkpoint := _value_of(args, "--ckpt_path"):
+        if checkpoint := value_of(args, "--ckpt_path"):
             run = run_folder_of(Path(checkpoint))
             if run is None and args[0] != "fit" and Path(checkpoint).is_file():
                 return self._with_description(args, checkpoint)
             config = run / "config.yaml" if run else config
-        return [args[0], "--config", str(config), *args[1:], *_own_taps(args, config)]
+        return [args[0], "--config", str(config), *args[1:], *reset_backbone(args, config)]
 
     def _with_description(self, args: list[str], checkpoint: str) -> list[str]:
         """Takes the model's settings from a file that has no run, before those of the command line."""
@@ -126,8 +125,8 @@ class TaskCLI(LightningCLI):
             )
         spec = dict(description(load_checkpoint(checkpoint), self.kind, checkpoint))
         given = {key: spec.pop(key) for key in self.linked}  # by the data; classes are its own
-        added = [f"--data.{k}={json.dumps(v)}" for k, v in given.items() if k != "class_names" and not _value_of(args, f"--data.{k}")]
-        if not _value_of(args, "--data.classes") and self._data_takes("classes", _value_of(args, "--data")):
+        added = [f"--data.{k}={json.dumps(v)}" for k, v in given.items() if k != "class_names" and not value_of(args, f"--data.{k}")]
+        if not value_of(args, "--data.classes") and self._data_takes("classes", value_of(args, "--data")):
             added.append(f"--data.classes={json.dumps(given['class_names'])}")
         return [args[0], *(f"--model.{key}={json.dumps(value)}" for key, value in spec.items()), *args[1:], *added]
 
@@ -275,27 +274,6 @@ def keep_freed_memory() -> None:
         mallopt(trim_threshold, (1 << 31) - 1)
 
 
-def _own_taps(args: list[str], config: Path) -> list[str]:
-    """Lets the head choose the taps of a backbone of another class than the config's, whose tap names are of no use to it."""
-    named = _value_of(args, "--model.backbone")
-    if named is None or named.startswith("{") or _value_of(args, "--model.backbone.taps"):
-        return []
-    try:
-        theirs = yaml.safe_load(config.read_text())["model"]["backbone"]["class_path"]
-        module, _, name = named.rpartition(".")
-        takes = "taps" in inspect.signature(getattr(importlib.import_module(module or "backbones"), name)).parameters
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, ImportError, AttributeError):
-        return []  # the parser says what is wrong
-    return ["--model.backbone.taps=null"] if takes and theirs.rpartition(".")[2] != name else []
-
-
 def _taken_from_data(data: Any, name: str) -> Any:
     value = getattr(data, name)
     return list(value) if name == "class_names" else value
-
-
-def _value_of(args: list[str], option: str) -> str | None:
-    for arg, following in zip(args, [*args[1:], ""], strict=True):
-        if arg == option or arg.startswith(option + "="):
-            return arg.partition("=")[2] or following
-    return None

@@ -1,5 +1,6 @@
 """`python -m tasks.swap`: what backbones do for detection, segmentation and classification, under equal terms."""
 
+import itertools
 import os
 import signal
 import sys
@@ -50,7 +51,7 @@ def swap(
             `overrides` (values by dotted key of every task's config, for this backbone alone). Each replaces the config's own backbone.
         seeds: one run of each backbone and task for each seed.
         jobs: runs at once, among which CPU cores are shared out; by default one, or one a device.
-        devices: numbers of the CUDA devices, one run a device at a time; `auto` for all there are; `cpu`.
+        devices: numbers of the CUDA devices, among which runs are shared out; `auto` for all there are; `cpu`.
         latency: how it is measured when all runs are done, one network after the other.
         runs: folder of the runs of all tasks.
         launcher: `local` for this machine; `ray` for Ray, on this machine or a cluster that shares its folders (`pip install ray`).
@@ -61,6 +62,8 @@ def swap(
     Raises:
         ValueError: the experiment cannot be run as it is; all that is wrong is said, a line each.
     """
+    if latency.threads < 1 or latency.repeats < 0:
+        raise ValueError(f"latency.threads {latency.threads}, repeats {latency.repeats} are not possible; accepted: from 1, from 0")
     plan = make_plan(name, tasks, backbones, seeds, runs)
     if ray_address is not None and launcher != "ray":
         raise ValueError(f"ray_address {ray_address} has no use with launcher {launcher}; accepted: launcher ray")
@@ -133,7 +136,8 @@ def _slots(devices: Literal["auto", "cpu"] | list[int], jobs: int | None) -> lis
         )
     # This process itself may see a choice of the devices only.
     visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    return [visible[number] if visible else str(number) for number in numbers][:jobs] or [""] * (jobs or 1)
+    names = [visible[number] if visible else str(number) for number in numbers] or [""]
+    return [name for name, _ in zip(itertools.cycle(names), range(jobs or len(names)), strict=False)]
 
 
 def _threads(slots: int) -> int:

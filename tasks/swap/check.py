@@ -3,12 +3,15 @@
 import contextlib
 import importlib
 import io
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from backbones import Backbone
+from backbones.spec import rebuild
 from tasks.cost.sources import Source, load
 from tasks.swap.plan import Plan, Run
 
@@ -24,7 +27,9 @@ SAYS_NOTHING = (
 
 
 def check_plan(plan: Plan) -> None:
-    """Parses the config of every task and backbone, and builds its model without memory.
+    """Parses the config of every task and backbone, builds its model without memory, and each backbone with its weights.
+
+    So a missing file is said and a download made once, before the first run. The data are not looked at.
 
     Raises:
         ValueError: something is wrong; all that is wrong is said, a line each.
@@ -38,6 +43,15 @@ def check_plan(plan: Plan) -> None:
             except (ValueError, OSError) as error:
                 wrong[f"{run.task} with {run.backbone}: {error}"] = None
                 break
+    started: set[str] = set()
+    for run in () if wrong else first.values():
+        spec = run.config["model"]["backbone"]
+        if (key := json.dumps(spec, sort_keys=True, default=str)) not in started:
+            started.add(key)
+            try:
+                rebuild({"init_args": {}} | spec, Backbone)
+            except (ValueError, TypeError, OSError) as error:
+                wrong[f"{run.task} with {run.backbone}: {error}"] = None
     if wrong:
         raise ValueError("\n".join(wrong))
 
@@ -52,7 +66,7 @@ def build(run: Run, device: str = "meta") -> Source:
     Raises:
         ValueError: the backbone cannot be built, or the head does not fit it.
     """
-    with _written(_without_pretrained(run.config), run) as path:
+    with _written(run.config, run) as path:
         try:
             return load(path, device)
         except ValueError as error:
@@ -95,10 +109,3 @@ def _written(config: dict[str, Any], run: Run) -> Any:
         path.parent.mkdir()
         path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
         yield path
-
-
-def _without_pretrained(settings: Any) -> Any:
-    """A copy of settings that fetches no weights: counts and times do not depend on them."""
-    if isinstance(settings, dict):
-        return {key: False if key == "pretrained" else _without_pretrained(value) for key, value in settings.items()}
-    return settings

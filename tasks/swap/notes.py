@@ -60,6 +60,8 @@ def task_notes(plan: Plan, task: str, entries: list[Entry]) -> list[str]:
         *_replaced(plan, task, runs),
         *_differences(runs),
         *_weights(entries),
+        *_warnings(entries),
+        *_mixing(next(iter(runs.values()))),
         *(_features(entry) for entry in entries),
         *_continued(entries),
         *comparison_notes(task, entries),
@@ -117,6 +119,17 @@ def _weights(entries: list[Entry]) -> Iterator[str]:
     yield f"Start from trained weights: {', '.join(f'{name} ({start})' for name, start in given.items())}."
     if others:
         yield f"Start from random weights: {', '.join(others)}; these are no equal terms with those above."
+
+
+def _warnings(entries: list[Entry]) -> Iterator[str]:
+    for entry in entries:
+        for warning in entry.results[0].record.get("warnings", ()):
+            yield f"{entry.network.name}: {warning}."
+
+
+def _mixing(run: Run) -> Iterator[str]:
+    if run.config["model"].get("mixup") or run.config["model"].get("cutmix"):
+        yield "Which images mixup and CutMix mix also depends on the network, for they draw after its initialisation and dropout."
 
 
 def start_of(network: Network) -> str:

@@ -134,7 +134,13 @@ def _networks(backbones: Sequence[str | Plain], wrong: list[str]) -> list[Networ
     for spec in specs:
         unknown = [key for key in spec if key not in BACKBONE_KEYS]
         class_path, init_args, overrides = spec.get("class_path"), spec.get("init_args") or {}, spec.get("overrides") or {}
-        if unknown or not isinstance(class_path, str) or not isinstance(init_args, Mapping) or not isinstance(overrides, Mapping):
+        if (
+            unknown
+            or not isinstance(class_path, str)
+            or not class_path
+            or not isinstance(init_args, Mapping)
+            or not isinstance(overrides, Mapping)
+        ):
             wrong.append(f"backbone {spec} is not possible; accepted: a class path, or a mapping of {', '.join(BACKBONE_KEYS)}")
             continue
         name = str(spec.get("name") or class_path.rpartition(".")[2])
@@ -152,8 +158,8 @@ def _networks(backbones: Sequence[str | Plain], wrong: list[str]) -> list[Networ
 def _class_of(network: Network, wrong: list[str]) -> type[Backbone] | None:
     module, _, name = network.class_path.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+        found = getattr(importlib.import_module(module or "backbones"), name)
+    except Exception as error:  # a module of the user's own may raise anything
         wrong.append(f"{network.name}: cannot import {network.class_path!r}: {error}")
         return None
     if not (isinstance(found, type) and issubclass(found, Backbone)):
@@ -186,10 +192,12 @@ def _read_base(task: str, settings: TaskSettings, wrong: list[str]) -> dict[str,
 def _config(base: dict[str, Any], settings: TaskSettings, network: Network, cls: type[Backbone], seed: int) -> dict[str, Any]:
     config = copy.deepcopy(base)
     for key, value in settings.overrides.values.items():
-        override(config, key, value)
+        override(config, str(key), value)
+    if not isinstance(config["model"], dict):
+        raise ValueError(f"overrides set model to {config['model']!r}; accepted: keys within it, such as model.optimizer.lr")
     config["model"]["backbone"] = _backbone(config["model"].get("backbone"), network, cls)
     for key, value in network.overrides.items():
-        override(config, key, value)
+        override(config, str(key), value)
     # Names are of the run, not of the base.
     return {"name": f"{network.name}_seed{seed}", "seed_everything": seed} | {
         key: value for key, value in config.items() if key not in ("name", "seed_everything", "runs", "ckpt_path")

@@ -38,7 +38,7 @@ class Progress:
     def __enter__(self) -> "Progress":
         if self.live:
             self.live.start()
-        self.say(f"{self.total} runs in {self.plan.folder}, {self.done} of them done before; {self.together} at once")
+        self.say(f"{self.total} runs in {self.plan.folder}, {self.done} of them ended before; {self.together} at once")
         return self
 
     def __exit__(self, *args: object) -> None:

@@ -1,5 +1,6 @@
 """Runs trainings as processes of their own, so that a failure of one is none of the others."""
 
+import contextlib
 import os
 import platform
 import signal
@@ -22,6 +23,8 @@ LOOK_SECONDS, NOTE_SECONDS, STOP_SECONDS = 0.5, 30.0, 120.0
 CHILD = (sys.executable, "-m", "tasks.swap.child")
 # Bytes at the end of a log in which the reason of a failure is looked for.
 TAIL_BYTES = 65536
+# Words of the warning that `tasks.model` gives where a backbone's weights expect other images.
+EXPECTS = "the backbone's weights were trained with"
 
 
 class Work(NamedTuple):
@@ -145,7 +148,7 @@ class Job:
         code = self.process.returncode if self.process else None
         done = code == 0 and (self.place.folder / "metrics.json").is_file()
         reason = {} if done else {"exit_code": code, "error": reason_of(self.place.log, code)}
-        self._note("done" if done else "failed", reason)
+        self._note("done" if done else "failed", reason | {"warnings": warnings_of(self.place.log)})
         return self.record
 
     def stop(self) -> None:
@@ -252,6 +255,12 @@ def reason_of(log: Path, code: int | None) -> str:
     return (said or lines or ["said nothing"])[-1].removeprefix("error: ")[:500]
 
 
+def warnings_of(log: Path) -> list[str]:
+    """Returns what a run said of images that its backbone's weights expect to be normalised in another way."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return list(dict.fromkeys(line.strip() for line in lines if EXPECTS in line))
+
+
 def wait_for_end(record: dict[str, Any]) -> None:
     """Waits for the process of a record, which a killed experiment may have left behind while it saves.
 
@@ -262,7 +271,8 @@ def wait_for_end(record: dict[str, Any]) -> None:
     while _is_running(record):
         if time.monotonic() > until:
             raise ValueError(f"process {record['pid']} still runs {record['backbone']} with seed {record['seed']}; end it first")
-        os.kill(record["pid"], signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            os.kill(record["pid"], signal.SIGTERM)
         time.sleep(1)
 
 

@@ -55,6 +55,7 @@ def test_defaults_are_recorded_and_weights_are_not() -> None:
             "padding": "symmetric",
             "bn_eps": 1e-5,
             "bn_momentum": 0.1,
+            "weights": None,
             "strict_weights": True,
             "frozen_layers": 0,
             "freeze_bn": False,

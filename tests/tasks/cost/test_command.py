@@ -34,7 +34,7 @@ def test_tables_of_the_paper_print_within_120_columns(number: int, capsys: pytes
 
 
 def test_without_sources_all_configs_are_one_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("tasks.cost.__main__.CONFIGS", CONFIGS / "segment")  # those of all tasks are built in test_sources.py
+    monkeypatch.setattr("tasks.cost.sources.MODULES", {"segment": "SegmentationModule"})  # all are built in test_sources.py
     main([])
     out = capsys.readouterr().out
     assert out.count("Cost of one image") == 1

@@ -47,4 +47,4 @@ def test_ray_runs_what_the_local_launcher_runs(experiment: Callable[..., str], t
     assert [(record["backbone"], record["state"]) for record in records] == [("one", "done"), ("two", "done")]
     assert (root / "table.md").read_text().count("1 of 1") == 2
     again = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
-    assert "2 of them done before" in again.stdout
+    assert "2 of them ended before" in again.stdout

@@ -50,5 +50,5 @@ def test_killed_experiment_leaves_no_process_and_goes_on(experiment: Callable[..
     assert steps == list(range(160))
     assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_epochs"] == 40
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=True)
-    assert "1 of them done before" in again.stdout
+    assert "1 of them ended before" in again.stdout
     assert "begins" not in again.stdout
