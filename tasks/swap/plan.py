@@ -134,15 +134,10 @@ def _networks(backbones: Sequence[str | Plain], wrong: list[str]) -> list[Networ
     for spec in specs:
         unknown = [key for key in spec if key not in BACKBONE_KEYS]
         class_path, init_args, overrides = spec.get("class_path"), spec.get("init_args") or {}, spec.get("overrides") or {}
-        if (
-            unknown
-            or not isinstance(class_path, str)
-            or not class_path
-            or not isinstance(init_args, Mapping)
-            or not isinstance(overrides, Mapping)
-        ):
+        if unknown or not isinstance(class_path, str) or not isinstance(init_args, Mapping) or not isinstance(overrides, Mapping):
             wrong.append(f"backbone {spec} is not possible; accepted: a class path, or a mapping of {', '.join(BACKBONE_KEYS)}")
             continue
+        class_path = class_path if "." in class_path else f"backbones.{class_path}"  # bare names, as on the tasks' command lines
         name = str(spec.get("name") or class_path.rpartition(".")[2])
         if not re.fullmatch(r"\w[\w.-]*", name):
             wrong.append(f"backbone name {name!r} is not possible; accepted: letters, digits, '_', '.' and '-'")
@@ -158,7 +153,7 @@ def _networks(backbones: Sequence[str | Plain], wrong: list[str]) -> list[Networ
 def _class_of(network: Network, wrong: list[str]) -> type[Backbone] | None:
     module, _, name = network.class_path.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module or "backbones"), name)
+        found = getattr(importlib.import_module(module), name)
     except Exception as error:  # a module of the user's own may raise anything
         wrong.append(f"{network.name}: cannot import {network.class_path!r}: {error}")
         return None

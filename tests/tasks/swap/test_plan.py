@@ -40,6 +40,16 @@ def test_backbone_is_replaced_as_a_whole_but_for_the_output_stride() -> None:
     assert plan(backbones=[told]).runs[1].config["model"]["backbone"]["init_args"] == {"output_stride": 16}
 
 
+def test_bare_names_are_of_backbones() -> None:
+    assert plan(backbones=["MobileNetV2"]).runs == plan(backbones=["backbones.MobileNetV2"]).runs
+
+
+def test_overrides_with_odd_keys_are_refused_in_a_sentence() -> None:
+    with pytest.raises(ValueError, match="overrides set model to 'x'; accepted: keys within it"):
+        plan(tasks(model="x"))
+    assert plan(Tasks(detect=TaskSettings(str(DETECT), Plain({1: 2})))).runs[0].config["1"] == 2  # which the task's parser refuses
+
+
 def test_nothing_but_backbone_seed_and_name_differs_from_the_base() -> None:
     base, config = yaml.safe_load(SEGMENT.read_text()), plan().runs[6].config
     assert config["seed_everything"] == 1
