@@ -40,7 +40,7 @@ def test_what_is_given_stays(way: str, config: Path) -> None:
 
 @pytest.mark.parametrize(
     "args",
-    [[], ["--model.backbone=MobileNetV2"], ["--model.backbone", "backbones.MobileNetV2"], ["--model.backbone", '{"class_path": "X"}']],
+    [["fit"], ["--model.backbone=MobileNetV2"], ["--model.backbone", "backbones.MobileNetV2"], ["--model.backbone", '{"class_path": "X"}']],
 )
 def test_the_same_backbone_keeps_everything(args: list[str], config: Path) -> None:
     assert reset_backbone(args, config) == []
