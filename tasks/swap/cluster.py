@@ -32,7 +32,9 @@ def run_ray(works: list[Work], slots: list[str], address: str | None, on_end: Ca
     gpus, threads = 1 if any(slots) else 0, works[0].threads
     handler = signal.getsignal(signal.SIGTERM)
     os.environ.setdefault("RAY_worker_niceness", "0")  # as fast as without Ray
-    own: dict[str, Any] = {} if address else {"num_cpus": threads * len(slots), "num_gpus": gpus * len(slots), "include_dashboard": False}
+    own: dict[str, Any] = (
+        {} if address else {"num_cpus": threads * len(slots), "num_gpus": gpus * len(set(slots)), "include_dashboard": False}
+    )
     try:
         ray.init(address=address, log_to_driver=False, **own)
     except (ConnectionError, RuntimeError) as error:

@@ -38,7 +38,8 @@ def test_address_without_ray_is_refused(experiment: Callable[..., str]) -> None:
 @pytest.mark.skipif(not HAS_RAY, reason="needs Ray")
 def test_ray_runs_what_the_local_launcher_runs(experiment: Callable[..., str], tmp_path: Path) -> None:
     # A process of its own: Ray's threads and sockets leave warnings behind.
-    config = experiment(tasks={"segment": tiny(tmp_path)}, jobs=2)
+    two = [{"name": name, "class_path": "backbones.MobileNetV2", "init_args": {"width_mult": 0.1}} for name in ("one", "two")]
+    config = experiment(tasks={"segment": tiny(tmp_path)}, backbones=two, jobs=2)
     command = [sys.executable, "-m", "tasks.swap", "--config", config, "--launcher", "ray"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
