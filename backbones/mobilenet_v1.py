@@ -1,10 +1,11 @@
 """MobileNetV1 (Howard et al. 2017, "MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications")."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
-from backbones.base import Backbone, Tap, select_taps
+from backbones.base import Tap, select_taps
+from backbones.chain import ChainBackbone
 from backbones.layers import Layers, Padding
 from backbones.mobilenet_v2 import initialise, make_divisible
 from backbones.weights import load_weights
@@ -20,7 +21,7 @@ def layer_channels(width_mult: float) -> list[int]:
     return [make_divisible(channels * width_mult) for channels in (STEM_CHANNELS, *(channels for channels, _ in BLOCKS))]
 
 
-class MobileNetV1(Backbone):
+class MobileNetV1(ChainBackbone):
     """MobileNetV1 as a feature extractor: depthwise and 1x1 convolutions in turn, without shortcuts.
 
     `layer1` is the first convolution, `layer2` to `layer14` the 13 blocks (TensorFlow's `Conv2d_0` to `Conv2d_13`). SSDLite uses `layer12`
@@ -64,28 +65,11 @@ class MobileNetV1(Backbone):
         built = list(_layers(width_mult, output_stride, Layers(padding, bn_eps, bn_momentum)))
         self.features = nn.Sequential(*(layer for layer, _ in built))
         self.taps = select_taps({f"layer{number}": tap for number, (_, tap) in enumerate(built, start=1)}, taps)
-        self._cut()
+        self.cut()
         initialise(self)
         if weights is not None:
             self.expects = load_weights(self, weights, "mobilenet_v1", strict=strict_weights)
         self.freeze(frozen_layers, freeze_bn)
-
-    def keep(self, names: Iterable[str]) -> None:
-        """Narrows the taps, and drops the layers behind the last one, see `Backbone.keep`."""
-        super().keep(names)
-        self._cut()
-
-    def _cut(self) -> None:
-        self.features = self.features[: int(list(self.taps)[-1].removeprefix("layer"))]
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Computes the tapped features of (B, 3, H, W) images, see `Backbone.forward`."""
-        features, found = images, {}
-        for number, layer in enumerate(self.features, start=1):
-            features = layer(features)
-            if (name := f"layer{number}") in self.taps:
-                found[name] = features
-        return found
 
 
 def _layers(width_mult: float, output_stride: int, layers: Layers) -> Iterator[tuple[nn.Module, Tap]]:

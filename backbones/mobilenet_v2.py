@@ -1,11 +1,12 @@
 """MobileNetV2 (Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks")."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 from torch import Tensor, nn
 
-from backbones.base import Backbone, Tap, select_taps
+from backbones.base import Tap, select_taps
+from backbones.chain import ChainBackbone
 from backbones.layers import Layers, Padding
 from backbones.weights import load_weights
 
@@ -59,7 +60,7 @@ class InvertedResidual(nn.Module):
         return self.reduce(features, self.expand(features))
 
 
-class MobileNetV2(Backbone):
+class MobileNetV2(ChainBackbone):
     """MobileNetV2 as a feature extractor; taps keep the paper's layer numbers.
 
     `layer1` is the first convolution, `layer2` to `layer18` the 17 blocks, `layer19` the last 1x1 convolution; `layer3_expand` to
@@ -108,18 +109,14 @@ class MobileNetV2(Backbone):
             offered |= names
         self.taps = select_taps(offered, taps)
         self.features = nn.Sequential(*built)
-        self._cut()
+        self.cut()
         initialise(self)
         if weights is not None:
             self.expects = load_weights(self, weights, "mobilenet_v2", strict=strict_weights)
         self.freeze(frozen_layers, freeze_bn)
 
-    def keep(self, names: Iterable[str]) -> None:
-        """Narrows the taps, and drops the layers behind the last one, see `Backbone.keep`."""
-        super().keep(names)
-        self._cut()
-
-    def _cut(self) -> None:
+    def cut(self) -> None:
+        """Drops the layers behind the last tap, and of its block what comes after an expansion."""
         last = list(self.taps)[-1]
         self.features = self.features[: int(last.removeprefix("layer").removesuffix("_expand"))]
         if last.endswith("_expand"):

@@ -1,13 +1,14 @@
 """NASNet-A (Zoph et al. 2018, "Learning Transferable Architectures for Scalable Image Recognition")."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backbones.base import Backbone, Tap, select_taps
+from backbones.base import Tap, select_taps
+from backbones.chain import ChainBackbone
 from backbones.layers import BatchNorm2d, Conv2d, Layers, Padding
 from backbones.mobilenet_v2 import initialise
 from backbones.weights import load_weights
@@ -123,7 +124,7 @@ class ReductionCell(nn.Module):
         return torch.cat([second, third, self.average(first) + second, self.left_4(first) + maximum], dim=1)
 
 
-class NASNetA(Backbone):
+class NASNetA(ChainBackbone):
     """NASNet-A as a feature extractor; by default the mobile one, 4 @ 1056.
 
     `layer1` is the first convolution, `layer2` and `layer3` are reduction cells, then come `repeats` normal cells, a reduction cell,
@@ -175,19 +176,11 @@ class NASNetA(Backbone):
         self.features = nn.Sequential(*(item.layer for item in built))
         self.back = [item.back for item in built]
         self.taps = select_taps({f"layer{number}": item.tap for number, item in enumerate(built, start=1)}, taps)
-        self._cut()
+        self.cut()
         initialise(self)
         if weights is not None:
             self.expects = load_weights(self, weights, "nasnet_a", strict=strict_weights)
         self.freeze(frozen_layers, freeze_bn)
-
-    def keep(self, names: Iterable[str]) -> None:
-        """Narrows the taps, and drops the layers behind the last one, see `Backbone.keep`."""
-        super().keep(names)
-        self._cut()
-
-    def _cut(self) -> None:
-        self.features = self.features[: int(list(self.taps)[-1].removeprefix("layer"))]
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Computes the tapped features of (B, 3, H, W) images, see `Backbone.forward`."""

@@ -1,12 +1,13 @@
 """ShuffleNet (Zhang et al. 2018, "ShuffleNet: An Extremely Efficient Convolutional Neural Network for Mobile Devices")."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backbones.base import Backbone, Tap, select_taps
+from backbones.base import Tap, select_taps
+from backbones.chain import ChainBackbone
 from backbones.layers import Layers
 from backbones.mobilenet_v2 import initialise
 from backbones.weights import load_weights
@@ -57,7 +58,7 @@ class ShuffleUnit(nn.Module):
         return F.conv2d(features, kernel, None, self.stride, self.dilation, self.dilation, features.shape[1])
 
 
-class ShuffleNetV1(Backbone):
+class ShuffleNetV1(ChainBackbone):
     """ShuffleNet as a feature extractor: units of grouped 1x1 convolutions that a shuffle of channels connects.
 
     `layer1` is the first convolution, `layer2` the max pooling behind it, `layer3` to `layer6`, `layer7` to `layer14` and `layer15` to
@@ -103,28 +104,11 @@ class ShuffleNetV1(Backbone):
         built = list(_layers(width_mult, groups, output_stride, Layers(bn_eps=bn_eps, bn_momentum=bn_momentum)))
         self.features = nn.Sequential(*(layer for layer, _ in built))
         self.taps = select_taps({f"layer{number}": tap for number, (_, tap) in enumerate(built, start=1)}, taps)
-        self._cut()
+        self.cut()
         initialise(self)
         if weights is not None:
             self.expects = load_weights(self, weights, "shufflenet_v1", strict=strict_weights)
         self.freeze(frozen_layers, freeze_bn)
-
-    def keep(self, names: Iterable[str]) -> None:
-        """Narrows the taps, and drops the layers behind the last one, see `Backbone.keep`."""
-        super().keep(names)
-        self._cut()
-
-    def _cut(self) -> None:
-        self.features = self.features[: int(list(self.taps)[-1].removeprefix("layer"))]
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Computes the tapped features of (B, 3, H, W) images, see `Backbone.forward`."""
-        features, found = images, {}
-        for number, layer in enumerate(self.features, start=1):
-            features = layer(features)
-            if (name := f"layer{number}") in self.taps:
-                found[name] = features
-        return found
 
 
 def _layers(width_mult: float, groups: int, output_stride: int, layers: Layers) -> Iterator[tuple[nn.Module, Tap]]:

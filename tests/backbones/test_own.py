@@ -44,10 +44,12 @@ class TestOwnNet(BackboneContract):
 
         return ownnet.OwnNet(**arguments)
 
-    def test_output_stride(self) -> None:
-        """It has no such argument, and needs none."""
+    @pytest.mark.parametrize("argument", ["output_stride", "freeze_bn"])
+    def test_output_stride(self, argument: str) -> None:
+        with pytest.raises(TypeError, match=argument):  # it has no such arguments, and needs none
+            self.build(**{argument: 16})
 
-    test_other_output_strides_are_refused = test_frozen_batch_norms_do_not_change = test_output_stride
+    test_other_output_strides_are_refused = test_frozen_batch_norms_do_not_change = None
 
 
 @pytest.mark.usefixtures("folder")
