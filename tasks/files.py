@@ -1,5 +1,6 @@
 """Writing files whole or not at all."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -26,11 +27,10 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Waits until a renaming in the folder is on the disk."""
-    if os.name != "posix":  # other systems cannot open folders
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Waits until a renaming in the folder is on the disk, where the system can do that."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

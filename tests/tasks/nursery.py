@@ -8,6 +8,7 @@ import csv
 import json
 import os
 import runpy
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,7 +47,9 @@ def run_of(runs: Path, task: str) -> Path:
 
 
 def watch(patch: Patch, event: str, number: int, act: Callable[[], None]) -> None:
-    """Calls `act` at the n-th event: before a step or validation step, with half of a file written, with all of it, before a renaming."""
+    """Calls `act` at the n-th event: before a step or validation step, with half of a file written (`act` must not return), with all of it
+    on the disk, or before a renaming.
+    """
     seen: dict[str, int] = dict.fromkeys(EVENTS, 0)
 
     def happened(kind: str) -> None:
@@ -69,21 +72,23 @@ def watch(patch: Patch, event: str, number: int, act: Callable[[], None]) -> Non
     before(tasks.resume.os, "replace", "rename")
     sync = os.fsync
 
-    def half_written(descriptor: int) -> None:
-        size = os.fstat(descriptor).st_size
-        happened("write")
-        if event == "write" and seen["write"] == number:  # when `act` returns, the file is what a full disk leaves
-            os.ftruncate(descriptor, size // 2)
+    def fsync(descriptor: int) -> None:
+        file = os.fstat(descriptor)
+        if stat.S_ISREG(file.st_mode):
+            if event == "write" and seen["write"] == number - 1:
+                os.ftruncate(descriptor, file.st_size // 2)
+            happened("write")
         sync(descriptor)
         happened("written")
 
-    patch(tasks.files.os, "fsync", half_written)
+    patch(tasks.files.os, "fsync", fsync)
 
 
 def differences(first: Path, second: Path) -> list[str]:
     """What differs between two runs: everything in their last checkpoints, bit by bit, but for paths, and their histories."""
     one, two = (dict(_flat(torch.load(run / "checkpoints/last.ckpt", weights_only=True))) for run in (first, second))
-    keys = [key for key in one | two if not key.endswith(("dirpath", "model_path")) and "best_k_models" not in key]
+    # Lightning writes a current score, reads it nowhere, and does not put it back.
+    keys = [key for key in one | two if not key.endswith(("dirpath", "model_path", "current_score")) and "best_k_models" not in key]
     found = [key for key in keys if key not in one or key not in two or not _equal(one[key], two[key])]
     assert any("current_model_state" in key for key in keys)
     histories = [list(csv.reader((run / "metrics.csv").read_text().splitlines())) for run in (first, second)]

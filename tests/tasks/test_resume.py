@@ -92,29 +92,6 @@ def test_killed_and_continued_equals_uninterrupted(
     assert differences(run_of(tmp_path, task), whole(task)) == []
 
 
-# Three validations an epoch, optimizer steps of two batches, an end by steps within the third epoch.
-WITHIN = ["--trainer.max_epochs=-1", "--trainer.max_steps=7", "--trainer.val_check_interval=2", "--trainer.accumulate_grad_batches=2"]
-
-
-@pytest.mark.parametrize(("event", "number"), [("step", 8), ("validation", 6)])
-def test_run_limited_by_steps_with_validations_within_epochs(
-    event: str, number: int, fit: Fit, whole: Callable[..., Path], tmp_path: Path
-) -> None:
-    flags = [*WITHIN, "--checkpoint_steps=1"]
-    killed(fit, "classify", tmp_path, event, number, *flags)
-    fit("classify", tmp_path, "--ckpt_path=last", *flags)
-    assert differences(run_of(tmp_path, "classify"), whole("classify", *flags)) == []
-
-
-def test_best_checkpoint_can_be_continued_too(fit: Fit, whole: Callable[..., Path], tmp_path: Path) -> None:
-    killed(fit, "classify", tmp_path, "step", 7)
-    folder = run_of(tmp_path, "classify") / "checkpoints"
-    for name in ("last", "previous"):
-        (folder / f"{name}.ckpt").unlink()
-    fit("classify", tmp_path, "--ckpt_path=last")
-    assert differences(run_of(tmp_path, "classify"), whole("classify")) == []
-
-
 @pytest.mark.parametrize(
     ("event", "number", "name", "code", "steps"),
     [
