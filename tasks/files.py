@@ -18,7 +18,7 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())  # else a rename may outlive a power cut and the content not
-        unfinished.replace(path)
+        os.replace(unfinished, path)
         _sync_folder(path.parent)
     except OSError as error:
         raise OSError(f"{path}: cannot be written ({error.strerror or error}); what was there before is untouched") from error
