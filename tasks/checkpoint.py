@@ -39,7 +39,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 def newest_checkpoint(folder: Path) -> Path:
     """Returns the checkpoint of the most steps that training can go on from, of equal ones the youngest; a warning names damaged ones.
 
-    Returns `last.ckpt`, which may not exist, where there is none.
+    `best.ckpt` comes after all others: gradients that wait for more batches when it is written are not in it. Returns `last.ckpt`, which may
+    not exist, where there is none.
     """
     steps: dict[Path, int] = {}
     damaged = []
@@ -51,7 +52,7 @@ def newest_checkpoint(folder: Path) -> Path:
         else:
             if "optimizer_states" in found:
                 steps[path] = int(found["global_step"])
-    newest = max(steps, key=lambda path: steps[path], default=folder / "last.ckpt")
+    newest = max(steps, key=lambda path: (path.stem != "best", steps[path]), default=folder / "last.ckpt")
     if damaged and steps:
         log.warning("%s: damaged and left aside: %s; going on from %s", folder, ", ".join(damaged), newest.name)
     return newest
