@@ -56,7 +56,8 @@ class LastCheckpoint(Checkpoint):
             raise SystemExit(128 + signal.SIGTERM)
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):  # Lightning puts the handlers of before back
-                signal.signal(number, self._ask_to_stop)
+                if signal.getsignal(number) != signal.SIG_IGN:  # as the shell makes it for what runs in the background
+                    signal.signal(number, self._ask_to_stop)
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
         """Saves when it is time or when asked to stop."""

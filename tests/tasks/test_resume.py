@@ -104,6 +104,7 @@ def test_signals_save_first(
     event: str, number: int, name: signal.Signals, code: int, steps: int, fit: Fit, whole: Callable[..., Path], tmp_path: Path
 ) -> None:
     flags = ["--checkpoint_steps=100"]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests may run in the background
     with pytest.MonkeyPatch.context() as patch:
         watch(patch.setattr, event, number, lambda: os.kill(os.getpid(), name))
         with pytest.raises(SystemExit) as stopped:
@@ -111,7 +112,7 @@ def test_signals_save_first(
     assert stopped.value.code == code
     last = run_of(tmp_path, "classify") / "checkpoints/last.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] == steps
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
     fit("classify", tmp_path, "--ckpt_path=last", *flags)
     assert differences(run_of(tmp_path, "classify"), whole("classify")) == []
 
