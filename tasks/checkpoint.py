@@ -39,7 +39,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 def newest_checkpoint(folder: Path) -> Path:
     """Returns the checkpoint of the most steps that training can go on from, of equal ones the youngest; it warns of damaged ones.
 
-    `best.ckpt` comes after all others: gradients that wait for more batches when it is written are not in it. Where there is none, returns
+    `best.ckpt` comes after all others: amid accumulated gradients it holds those of the first process only. Where there is none, returns
     `last.ckpt`, which may not exist.
     """
     steps: dict[Path, int] = {}

@@ -6,6 +6,7 @@ checkpoints are written here where nothing is half done: before and after a vali
 
 import os
 import random
+import shutil
 import signal
 import sys
 import threading
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
 
 from tasks.run_folder import CsvHistory
 
@@ -45,12 +47,19 @@ class LastCheckpoint(Checkpoint):
         self.folder, self.minutes, self.steps = folder, minutes, steps
         self.asked: int | None = None
         self.random: list[Any] = []
+        self.gradients: dict[str, Tensor] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Puts the randomness of a continued run back and starts to listen to signals."""
+        """Puts the randomness and the waiting gradients of a continued run back and starts to listen to signals."""
         _begin_epoch(trainer)
         if len(self.random) == trainer.world_size:
             _set_random(self.random[trainer.global_rank])
+        for name, parameter in pl_module.named_parameters():
+            if name in self.gradients:
+                parameter.grad = self.gradients[name].to(parameter.device)
+        self.gradients = {}
+        # A damaged one, when going on from the one before it, must not take its place.
+        self.is_last_good = trainer.ckpt_path is not None and Path(trainer.ckpt_path).name == "last.ckpt"
         self.saved, self.clock = _batches(trainer), time.monotonic()
         if trainer.received_sigterm:
             raise SystemExit(128 + signal.SIGTERM)
@@ -89,19 +98,22 @@ class LastCheckpoint(Checkpoint):
         self._stop_if_asked(trainer)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Adds the randomness of each process and the end of the history, and counts only what is done."""
+        """Adds the randomness of each process, the end of the history and waiting gradients, and counts only what is done."""
         states: list[Any] = [_get_random()]
         if trainer.world_size > 1:
             states *= trainer.world_size
             torch.distributed.all_gather_object(states, _get_random())
         checkpoint["random"] = states
         checkpoint["history"] = [history.state_dict() for history in _histories(trainer)]
+        if not _is_between_steps(trainer):  # where another callback saves
+            gradients = {name: parameter.grad for name, parameter in pl_module.named_parameters() if parameter.grad is not None}
+            checkpoint["gradients"] = gradients
         _count_done(checkpoint["loops"]["fit_loop"], trainer.validating)
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keeps the randomness for the start of training, and cuts the history off."""
         if trainer.state.fn == TrainerFn.FITTING:
-            self.random = checkpoint.get("random", [])
+            self.random, self.gradients = checkpoint.get("random", []), checkpoint.get("gradients", {})
             for history, state in zip(_histories(trainer), checkpoint.get("history", []), strict=False):
                 history.load_state_dict(state)
 
@@ -112,12 +124,11 @@ class LastCheckpoint(Checkpoint):
     def _save(self, trainer: L.Trainer) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        new, last = self.folder / "new.ckpt", self.folder / "last.ckpt"
-        trainer.save_checkpoint(new, weights_only=False)
-        if trainer.is_global_zero:
-            if last.is_file():
-                os.replace(last, self.folder / "previous.ckpt")
-            os.replace(new, last)
+        last = self.folder / "last.ckpt"
+        if trainer.is_global_zero and self.is_last_good:
+            _keep(last, self.folder / "previous.ckpt")
+        trainer.save_checkpoint(last, weights_only=False)
+        self.is_last_good = True
         self.saved, self.clock = _batches(trainer), time.monotonic()
 
     def _stop_if_asked(self, trainer: L.Trainer) -> None:
@@ -132,6 +143,17 @@ class LastCheckpoint(Checkpoint):
             self.asked, self.asked_at = number, time.monotonic()
         elif number == signal.SIGINT and time.monotonic() - self.asked_at > SAME_SIGNAL_SECONDS:
             raise SystemExit(128 + number)
+
+
+def _keep(file: Path, name: Path) -> None:
+    """Gives a file a second name, or copies it where the disk knows no such names, so that both are there at any moment."""
+    unfinished = name.with_name(f".{name.name}.part")
+    unfinished.unlink(missing_ok=True)
+    try:
+        os.link(file, unfinished)
+    except OSError:
+        shutil.copyfile(file, unfinished)
+    os.replace(unfinished, name)
 
 
 def _batches(trainer: L.Trainer) -> int:

@@ -43,7 +43,7 @@ def test_newest_checkpoint_by_steps_then_by_time(tmp_path: Path, caplog: pytest.
     save_checkpoint({"state_dict": {}, "global_step": 99}, tmp_path / "exported.ckpt")  # holds no state of training
     (tmp_path / ".new.ckpt.part").write_bytes(b"half")
     assert newest_checkpoint(tmp_path).name == "last.ckpt"
-    save(tmp_path / "best.ckpt", 10, 4)  # perhaps without waiting gradients
+    save(tmp_path / "best.ckpt", 10, 4)  # comes after all others
     assert newest_checkpoint(tmp_path).name == "last.ckpt"
     save(tmp_path / "new.ckpt", 9, 5)
     assert newest_checkpoint(tmp_path).name == "new.ckpt"
