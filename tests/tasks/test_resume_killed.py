@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,8 @@ def test_signal_to_the_process_and_its_loader_workers(
     args = ["fit", *FLAGS, *OWN["classify"], f"--data.root={shapes_root}", f"--runs={tmp_path}", "--data.num_workers=2"]
     run = run_of(tmp_path, "classify")
     command = [sys.executable, "-m", "tasks.classify", *args]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True) as started:
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # tests may run in the background
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True, preexec_fn=heard) as started:
         while not (run / "checkpoints/last.ckpt").is_file():
             time.sleep(0.01)
             assert started.poll() is None
