@@ -1,13 +1,18 @@
 """Checkpoints: reading them without running code, and writing them whole or not at all."""
 
+import io
 import json
-import os
+import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from typing_extensions import override
+
+from tasks.files import write_whole
+
+log = logging.getLogger("lightning.pytorch")
 
 # Key of a .safetensors file's metadata, which holds as JSON what a checkpoint holds beside its weights.
 METADATA = "mobiletap"
@@ -31,28 +36,49 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
+def newest_checkpoint(folder: Path) -> Path:
+    """Returns the checkpoint of the most steps that training can go on from, of equal ones the youngest; it warns of damaged ones.
+
+    `best.ckpt` comes after all others: amid accumulated gradients it holds those of the first process only. Where there is none, returns
+    `last.ckpt`, which may not exist.
+    """
+    steps: dict[Path, int] = {}
+    damaged = []
+    for path in sorted(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        try:
+            found = load_checkpoint(path)
+        except ValueError:
+            damaged.append(path.name)
+        else:
+            if "optimizer_states" in found:
+                steps[path] = int(found["global_step"])
+    newest = max(steps, key=lambda path: (path.stem != "best", steps[path]), default=folder / "last.ckpt")
+    if damaged and steps:
+        log.warning("%s: damaged and left aside: %s; going on from %s", folder, ", ".join(damaged), newest.name)
+    return newest
+
+
 def save_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
-    """Writes a checkpoint beside its place and then renames it, so that no half of it is left behind.
+    """Writes a checkpoint whole or not at all.
 
     Args:
         checkpoint: tensors in `state_dict`, beside plain values.
         path: the file; with the ending .safetensors, plain values stand in its metadata as JSON.
+
+    Raises:
+        OSError: it cannot be written; an earlier file of this name is untouched.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.part")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import save
+    if path.suffix == ".safetensors":
+        from safetensors.torch import save
 
-            plain = {key: value for key, value in checkpoint.items() if key != "state_dict"}
-            tensors = {name: value.contiguous() for name, value in checkpoint["state_dict"].items()}
-            unfinished.write_bytes(save(tensors, {METADATA: json.dumps(plain)}))  # save_file would let nobody else read it
-        else:
-            torch.save(checkpoint, unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        plain = {key: value for key, value in checkpoint.items() if key != "state_dict"}
+        tensors = {name: value.contiguous() for name, value in checkpoint["state_dict"].items()}
+        write_whole(path, save(tensors, {METADATA: json.dumps(plain)}))
+    else:
+        content = io.BytesIO()  # torch's own writer of files hides why a disk refuses
+        torch.save(checkpoint, content)
+        write_whole(path, content.getbuffer())
 
 
 def _load_safetensors(path: Path) -> dict[str, Any]:
@@ -63,10 +89,15 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
         return plain | {"state_dict": {name: file.get_tensor(name) for name in file.keys()}}  # noqa: SIM118 - not a dictionary
 
 
-class CheckpointReader(TorchCheckpointIO):
-    """Lets Lightning read what `load_checkpoint` reads."""
+class CheckpointFiles(TorchCheckpointIO):
+    """Lets Lightning read and write by the functions above."""
+
+    @override
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Writes a checkpoint; there are no options."""
+        save_checkpoint(checkpoint, path)
 
     @override
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Loads to the CPU; see the function of this name."""
+        """Loads to the CPU."""
         return load_checkpoint(path)

@@ -5,6 +5,7 @@ import inspect
 import json
 import os
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,18 +15,20 @@ from typing import Any
 
 import lightning as L
 import torch
+import yaml  # type: ignore[import-untyped]
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from backbones.spec import NO_WEIGHTS
 from tasks.arguments import reset_backbone, value_of
-from tasks.checkpoint import CheckpointReader, load_checkpoint
+from tasks.checkpoint import CheckpointFiles, load_checkpoint, newest_checkpoint
 from tasks.model import description
 from tasks.module import TaskModule
+from tasks.resume import LastCheckpoint
+from tasks.run_config import RunConfig, check_changes
 from tasks.run_folder import CsvHistory, latest_run_folder, new_run_folder, run_folder_of
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -67,7 +70,7 @@ class TaskCLI(LightningCLI):
             subclass_mode_data=True,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
-            save_config_kwargs={"overwrite": True},
+            save_config_callback=RunConfig,
             seed_everything_default=0,
             trainer_defaults={"enable_model_summary": False},
             parser_kwargs={"prog": f"python -m tasks.{task}"},
@@ -83,6 +86,9 @@ class TaskCLI(LightningCLI):
         """Adds the run's name and folder, and passes what the data knows on to the model."""
         parser.add_argument("--name", type=str, default=self.task, help="Name of the run, and of its folder.")
         parser.add_argument("--runs", type=str, default="runs", help="Folder that holds the runs of all tasks.")
+        parser.add_argument("--checkpoint_minutes", type=float, default=15.0, help="Most minutes without a checkpoint within an epoch.")
+        parser.add_argument("--checkpoint_steps", type=int | None, default=None, help="Steps between checkpoints within an epoch.")
+        parser.add_argument("--allow_changes", type=bool, default=False, help="Continue a run although its config has changed.")
         for name in self.linked:
             parser.link_arguments("data", f"model.{name}", compute_fn=partial(_taken_from_data, name=name), apply_on="instantiate")
 
@@ -111,11 +117,16 @@ class TaskCLI(LightningCLI):
             return [*args, *reset_backbone(args, Path(given))]
         config = self.default_config
         if checkpoint := value_of(args, "--ckpt_path"):
-            run = run_folder_of(Path(checkpoint))
+            run = run_folder_of(self._last_run(args) / "checkpoints" / "last.ckpt" if checkpoint == "last" else Path(checkpoint))
             if run is None and args[0] != "fit" and Path(checkpoint).is_file():
                 return self._with_description(args, checkpoint)
             config = run / "config.yaml" if run else config
         return [args[0], "--config", str(config), *args[1:], *reset_backbone(args, config)]
+
+    def _last_run(self, args: list[str]) -> Path:
+        """The folder of the run that `--ckpt_path last` means where no config is given."""
+        name = value_of(args, "--name") or yaml.safe_load(self.default_config.read_text())["name"]
+        return latest_run_folder(Path(value_of(args, "--runs") or "runs") / self.task / name)
 
     def _with_description(self, args: list[str], checkpoint: str) -> list[str]:
         """Takes the model's settings from a file that has no run, before those of the command line."""
@@ -151,7 +162,7 @@ class TaskCLI(LightningCLI):
         base = Path(config.runs) / self.task / config.name
         checkpoint = config.get("ckpt_path")
         if checkpoint == "last":
-            checkpoint = str(latest_run_folder(base) / "checkpoints" / "last.ckpt")
+            checkpoint = str(newest_checkpoint(latest_run_folder(base) / "checkpoints"))
         if checkpoint:
             found = load_checkpoint(checkpoint)  # refuses what is missing, damaged or could run code, before anything is built
             if self.subcommand == "fit" and "optimizer_states" not in found:
@@ -165,6 +176,9 @@ class TaskCLI(LightningCLI):
             raise ValueError(
                 f"--ckpt_path belongs to the run {run.name}, not to {config.name}: leave --config and --name out to continue it"
             )
+        allowed, config.allow_changes = config.allow_changes, False
+        if run and self.subcommand == "fit":
+            check_changes(run, self._parser("fit").dump(config, skip_none=False), allowed)
         if self.subcommand != "fit":
             self.run_folder = (run or base) / self.subcommand
             for part in (config.model, config.model.backbone.init_args):  # they are in the checkpoint, and their file may be gone
@@ -185,7 +199,7 @@ class TaskCLI(LightningCLI):
         self.run_folder.mkdir(parents=True, exist_ok=True)
         config["default_root_dir"] = str(self.run_folder)
         if config.get("plugins") is None:
-            config["plugins"] = [CheckpointReader()]
+            config["plugins"] = [CheckpointFiles()]
         own = list(config.get("callbacks") or [])
         if self.subcommand == "fit":
             if config.get("logger") in (None, True):
@@ -206,8 +220,8 @@ class TaskCLI(LightningCLI):
     def _checkpointing(self) -> list[Callback]:
         folder = self.run_folder / "checkpoints"
         self.best = ModelCheckpoint(folder, "best", monitor=self.monitor, mode="max", enable_version_counter=False)
-        last = LastCheckpoint(folder, "last", save_on_train_epoch_end=True, save_on_exception=True, enable_version_counter=False)
-        return [self.best, last]
+        config: Namespace = self.config["fit"]
+        return [self.best, LastCheckpoint(folder, config.checkpoint_minutes, config.checkpoint_steps)]
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
@@ -228,18 +242,10 @@ class TaskCLI(LightningCLI):
         self.trainer.validate(self.model, self.datamodule, ckpt_path=best or None, verbose=False)
 
 
-class LastCheckpoint(ModelCheckpoint):
-    """Also saves when a person or the system stops the run, but not on errors: what they leave may be of no use."""
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Saves on an interrupt."""
-        if isinstance(exception, (KeyboardInterrupt, SIGTERMException)):
-            super().on_exception(trainer, pl_module, exception)
-
-
 def run_command(cli: Callable[[], object]) -> None:
-    """Runs a command line; what a user got wrong ends it with one sentence and exit code 1.
+    """Runs a command line; what a user got wrong, or a full disk, ends it with one sentence and exit code 1.
 
+    Ctrl-C ends it with 130, SIGTERM with 143; flags that cannot be parsed with 2.
     With the environment variable MOBILETAP_DEBUG set, the traceback is shown.
     """
     for harmless in (
@@ -248,7 +254,7 @@ def run_command(cli: Callable[[], object]) -> None:
         "Checkpoint directory .* exists and is not empty",  # a continued run's own
         ".*callbacks used to create the checkpoint need to be provided",  # evaluation needs none of them
         "Found .* module.* in eval mode at the start of training",  # frozen layers
-        "You're resuming from a checkpoint that ended before the epoch ended",  # an interrupted epoch goes on with other images
+        "You're resuming from a checkpoint that ended before the epoch ended",  # the data module keeps the place
     ):
         warnings.filterwarnings("ignore", message=harmless)
     try:
@@ -260,6 +266,12 @@ def run_command(cli: Callable[[], object]) -> None:
         if text.startswith("Caught "):  # torch wraps a loader worker's error in its traceback
             text = text.splitlines()[-1].partition(": ")[2]
         sys.exit(f"error: {text}")
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # which Lightning makes a 1
+            sys.exit(128 + signal.SIGINT)
+        raise
 
 
 def keep_freed_memory() -> None:

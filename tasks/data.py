@@ -1,5 +1,6 @@
 """What the data of all tasks share: splits, loaders and their workers."""
 
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
@@ -10,6 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
+
+# For how long a loader worker outlives a SIGTERM.
+WORKER_SECONDS = 30
 
 
 class TaskData(L.LightningDataModule, ABC):
@@ -40,6 +44,7 @@ class TaskData(L.LightningDataModule, ABC):
                 f"size {size}, batch_size {batch_size}, num_workers {num_workers}: sizes and batches are at least 1, workers at least 0"
             )
         self.size, self.batch_size, self.num_workers = size, batch_size, num_workers
+        self.position = {"epoch": 0, "batches": 0}
 
     @property
     @abstractmethod
@@ -64,6 +69,16 @@ class TaskData(L.LightningDataModule, ABC):
                 raise ValueError(f"{self.train_set.annotations.source or 'the training split'}: holds no images to train on")
             check_same_classes(self.train_set.annotations, self.val_set.annotations)
 
+    def state_dict(self) -> dict[str, int]:
+        """Where training is: the epoch, and how many of its batches the network has seen, whatever loader workers have fetched since."""
+        loop: Any = self.trainer.fit_loop  # type: ignore[union-attr]
+        epoch, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress.current
+        return {"epoch": epoch.processed, "batches": batches.processed if epoch.started > epoch.processed else 0}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Lets the training loader begin there."""
+        self.position = state
+
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled; the last, smaller batch is left out where there is a full one.
 
@@ -73,6 +88,7 @@ class TaskData(L.LightningDataModule, ABC):
         world_size, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         seed = torch.initial_seed() % 2**32
         sampler = EpochSampler(self.train_set, world_size, rank, seed=seed)
+        sampler.begin_at(self.position["epoch"], self.position["batches"] * self.batch_size)
         return self._loader(AugmentedByEpoch(self.train_set, seed), sampler, len(self.train_set) // world_size >= self.batch_size)
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -94,17 +110,28 @@ class TaskData(L.LightningDataModule, ABC):
             worker_init_fn=_start_worker,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator().manual_seed(
+                torch.initial_seed()
+            ),  # else each pass over a loader draws from the randomness of training
         )
 
 
 class EpochSampler(DistributedSampler[Any]):
     """Draws (epoch, position) pairs, shuffled anew each epoch; Lightning sets the epoch, else it counts on by itself."""
 
+    begun = (0, 0)
+
+    def begin_at(self, epoch: int, skipped: int) -> None:
+        """Starts in an epoch of which the first images of this process are done."""
+        self.begun, self.epoch = (epoch, skipped), epoch
+
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Returns the pairs of this process."""
         pairs = [(self.epoch, position) for position in super().__iter__()]
+        epoch, skipped = self.begun
+        skipped = skipped if self.epoch == epoch else 0
         self.epoch += 1
-        return iter(pairs)
+        return iter(pairs[skipped:])
 
 
 class AugmentedByEpoch(Dataset[Any]):
@@ -132,6 +159,16 @@ def _start_worker(number: int) -> None:
     import cv2
 
     cv2.setNumThreads(0)  # else every worker starts as many threads as there are cores
+    # A terminal and `timeout` send their signals to the workers too, without which training could not finish its step and save.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGTERM, _end_later)
+
+
+def _end_later(number: int, frame: Any) -> None:
+    """Leaves a worker some seconds; a second SIGTERM ends it at once."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.alarm(WORKER_SECONDS)
 
 
 def stack_images(images: Sequence[Tensor]) -> Tensor:

@@ -21,21 +21,11 @@ class EMA(WeightAveraging):
 
     def __init__(self, decay: float = 0.999) -> None:
         super().__init__(multi_avg_fn=partial(_average, decay=decay))
-        self._swapped = False
-
-    def _swap_models(self, pl_module: L.LightningModule) -> None:
-        super()._swap_models(pl_module)
-        self._swapped = not self._swapped
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Restores both sets of weights to go on training; an evaluation has the average already, as the checkpoint's weights."""
         if self._average_model is not None:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Puts the trained weights back when validation is interrupted, before a checkpoint of them is written."""
-        if self._swapped:
-            self._swap_models(pl_module)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 import csv
 import glob
+import io
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
+
+from tasks.files import write_whole
 
 # The history is written anew at most this often.
 SAVE_SECONDS = 5.0
@@ -41,7 +44,8 @@ def run_folder_of(checkpoint: Path) -> Path | None:
 class CsvHistory(Logger):
     """Writes all logged figures to one `metrics.csv`, a row a step; a continued run goes on in the same file.
 
-    Lightning's CSVLogger deletes the file that it finds.
+    Lightning's CSVLogger deletes the file that it finds. A checkpoint holds the last row before it, so that rows that a killed run wrote
+    after it are left out and done again.
 
     Args:
         folder: the run's folder.
@@ -52,10 +56,6 @@ class CsvHistory(Logger):
         self.file = Path(folder) / "metrics.csv"
         self.rows: list[dict[str, Any]] = []
         self.saved = 0.0
-        self.continues = self.file.is_file()
-        if self.continues:
-            with self.file.open(newline="") as file:
-                self.rows = [{k: v for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
 
     @property
     def name(self) -> str:
@@ -81,9 +81,6 @@ class CsvHistory(Logger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Adds figures to the row of a step."""
         step = step or 0
-        if self.continues:  # the steps after the checkpoint are done again
-            self.rows = [row for row in self.rows if int(row["step"]) < step]
-            self.continues = False
         if not self.rows or int(self.rows[-1]["step"]) != step:
             self.rows.append({"step": step})
         self.rows[-1] |= {name: float(value) for name, value in metrics.items()}
@@ -94,17 +91,30 @@ class CsvHistory(Logger):
         if time.monotonic() - self.saved > SAVE_SECONDS:
             self._write()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Puts all rows on the disk and returns what `load_state_dict` needs to cut the file off after them."""
+        self._write()
+        return {"last_row": dict(self.rows[-1]) if self.rows else None}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes the rows of the file up to those of a checkpoint."""
+        last = state["last_row"]
+        if last is None or not self.file.is_file():
+            self.rows = [dict(last)] if last else []
+            return
+        with self.file.open(newline="") as file:
+            rows = [{key: value for key, value in row.items() if value != ""} for row in csv.DictReader(file)]
+        self.rows = [*(row for row in rows if int(row["step"]) < last["step"]), dict(last)]
+
     def _write(self) -> None:
         self.saved = time.monotonic()
         if self.rows:
             names = sorted({name for row in self.rows for name in row} - {"step", "epoch"})
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = self.file.with_suffix(".part")
-            with unfinished.open("w", newline="") as file:
-                writer = csv.DictWriter(file, ["step", "epoch", *names])
-                writer.writeheader()
-                writer.writerows(self.rows)
-            unfinished.replace(self.file)
+            content = io.StringIO(newline="")
+            writer = csv.DictWriter(content, ["step", "epoch", *names])
+            writer.writeheader()
+            writer.writerows(self.rows)
+            write_whole(self.file, content.getvalue().encode())
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

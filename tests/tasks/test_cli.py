@@ -32,7 +32,7 @@ def test_default_config_runs_and_resumes(quick: list[str], tmp_path: Path, monke
     run = tmp_path / "detect" / "ssdlite_mobilenet_v2_shapes"
     main(["fit", *quick, "--trainer.max_epochs=1"])
     assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
-    main(["fit", *quick, "--trainer.max_epochs=2", "--ckpt_path=last"])
+    main(["fit", *quick, "--trainer.max_epochs=2", "--ckpt_path=last", "--allow_changes=true"])
     resumed = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
     assert resumed["global_step"] == 4
     assert resumed["epoch"] == 1

@@ -151,6 +151,29 @@ def test_workers_and_processes_draw_the_same_augmentation_for_an_image() -> None
     assert sorted(index for index, _ in drawn(world_size=3)) == list(range(12))
 
 
+@pytest.mark.parametrize(("num_workers", "world_size"), [(0, 1), (2, 1), (0, 3)])
+def test_loader_begins_where_training_was(num_workers: int, world_size: int) -> None:
+    def passes(position: dict[str, int]) -> tuple[list[Any], list[Any]]:
+        torch.manual_seed(0)
+        data = ready(length=24, batch_size=2, num_workers=num_workers)
+        data.trainer = SimpleNamespace(world_size=world_size, global_rank=world_size - 1)  # type: ignore[assignment]
+        data.load_state_dict(position)
+        loader = data.train_dataloader()
+        assert len(loader) == 12 // world_size
+        return list(loader), list(loader)
+
+    whole, following = passes({"epoch": 4, "batches": 0})
+    assert passes({"epoch": 4, "batches": 3}) == (whole[3:], following)
+    assert passes({"epoch": 4, "batches": 12}) == ([], following)
+
+
+def test_loaders_leave_the_randomness_of_training_alone() -> None:
+    data, state = ready(num_workers=0), torch.get_rng_state()
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        list(loader)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_workers_have_one_opencv_thread() -> None:
     assert {threads for batch in ready(length=8, num_workers=2).train_dataloader() for *_, threads in batch} <= {0, 1}
 

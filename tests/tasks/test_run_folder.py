@@ -68,21 +68,37 @@ def test_figures_without_a_step_belong_to_the_first(tmp_path: Path) -> None:
     assert rows_of(tmp_path) == [{"step": "0", "epoch": "", "a": "1.0"}]
 
 
-def test_continued_run_keeps_earlier_rows_and_drops_those_done_again(tmp_path: Path) -> None:
-    log(tmp_path, {9: {"loss": 3.0}, 19: {"loss": 2.0}, 29: {"loss": 99.0}})
-    log(tmp_path, {19: {"loss": 1.0}, 39: {"loss": 0.5}})
-    assert [(row["step"], row["loss"]) for row in rows_of(tmp_path)] == [("9", "3.0"), ("19", "1.0"), ("39", "0.5")]
-
-
-def test_continued_run_may_log_new_columns(tmp_path: Path) -> None:
-    log(tmp_path, {0: {"b": 1.0}})
-    log(tmp_path, {1: {"a": 2.0, "epoch": 1}})
-    log(tmp_path, {2: {"c": 3.0}})
+def test_continued_run_keeps_the_rows_up_to_the_checkpoint(tmp_path: Path) -> None:
+    history = CsvHistory(tmp_path)
+    history.log_metrics({"loss": 3.0}, 9)
+    history.log_metrics({"loss": 2.0, "epoch": 1}, 19)
+    state = history.state_dict()
+    assert len(rows_of(tmp_path)) == 2  # whatever happens then
+    history.log_metrics({"val/AP": 0.5}, 19)
+    history.log_metrics({"loss": 99.0}, 29)
+    history.finalize("failed")
+    assert len(rows_of(tmp_path)) == 3
+    continued = CsvHistory(tmp_path)
+    continued.load_state_dict(state)
+    continued.log_metrics({"val/AP": 0.5}, 19)
+    continued.log_metrics({"loss": 1.0, "new": 7.0}, 29)
+    continued.finalize("success")
     assert rows_of(tmp_path) == [
-        {"step": "0", "epoch": "", "a": "", "b": "1.0", "c": ""},
-        {"step": "1", "epoch": "1.0", "a": "2.0", "b": "", "c": ""},
-        {"step": "2", "epoch": "", "a": "", "b": "", "c": "3.0"},
+        {"step": "9", "epoch": "", "loss": "3.0", "new": "", "val/AP": ""},
+        {"step": "19", "epoch": "1.0", "loss": "2.0", "new": "", "val/AP": "0.5"},
+        {"step": "29", "epoch": "", "loss": "1.0", "new": "7.0", "val/AP": ""},
     ]
+
+
+def test_checkpoint_before_all_rows_and_lost_files(tmp_path: Path) -> None:
+    nothing = CsvHistory(tmp_path).state_dict()
+    log(tmp_path, {0: {"a": 1.0}})
+    continued = CsvHistory(tmp_path)
+    continued.load_state_dict(nothing)
+    assert continued.rows == []
+    elsewhere = CsvHistory(tmp_path / "elsewhere")
+    elsewhere.load_state_dict({"last_row": {"step": 3, "a": 2.0}})
+    assert elsewhere.rows == [{"step": 3, "a": 2.0}]
 
 
 def test_run_without_figures_writes_nothing_and_loses_nothing(tmp_path: Path) -> None:
@@ -90,7 +106,7 @@ def test_run_without_figures_writes_nothing_and_loses_nothing(tmp_path: Path) ->
     assert not (tmp_path / "run").exists()
     log(tmp_path, {3: {"a": 1.0}})
     before = (tmp_path / "metrics.csv").read_bytes()
-    CsvHistory(tmp_path).finalize("failed")
+    CsvHistory(tmp_path).finalize("failed")  # stopped before its checkpoint was read
     assert (tmp_path / "metrics.csv").read_bytes() == before
 
 
