@@ -73,7 +73,7 @@ def leave_run(succeeded: bool) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    failed = [process for process in _started if process.returncode]
+    failed = [process for process in _started if process.returncode and process.returncode not in STOPPED]
     _started.clear()
     if succeeded and failed:
         raise SystemExit(1)
