@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 
 from tasks.classify.__main__ import main as classify
 from tasks.detect.__main__ import main as detect
@@ -63,6 +64,7 @@ def _be_rank(job: dict[str, Any], rank: int) -> None:
     if job["ranks"] > 1:
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": job["port"], "WORLD_SIZE": job["ranks"], "RANK": rank, "LOCAL_RANK": rank}
         os.environ |= {key: str(value) for key, value in place.items()}
+        rank_zero_only.rank = rank  # type: ignore[attr-defined]  # which Lightning looks up when it is imported
     os.environ["FAULT"] = json.dumps(job.get("fault", {}))
     if "args" in job:
         several = ["--trainer.accelerator=cpu", f"--trainer.devices={job['ranks']}"]
