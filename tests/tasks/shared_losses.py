@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from backbones import MobileNetV2
-from heads import CrossEntropyLoss, FocalLoss, OHEMLoss, SigmoidLoss, SoftmaxLoss, SSDLite, Targets
+from heads import CrossEntropyLoss, FocalLoss, OHEMLoss, SoftmaxLoss, SSDLite, Targets
 from tasks.classify.data import Batch as LabelBatch
 from tasks.classify.module import ClassificationModule
 from tasks.detect.data import Batch as BoxBatch
@@ -84,7 +84,7 @@ def cases() -> dict[str, tuple[Callable[[], Any], Callable[[slice], Any]]]:
     """For each case what builds the module, and the batch of some of the images."""
     found: dict[str, tuple[Callable[[], Any], Callable[[slice], Any]]] = {}
     mixed = "a process without boxes"
-    for loss, name in [*((SoftmaxLoss(), name) for name in BOXES), (FocalLoss(), mixed), (SigmoidLoss(), mixed)]:
+    for loss, name in [*((SoftmaxLoss(), name) for name in BOXES), (FocalLoss(), mixed)]:
         found[f"{type(loss).__name__}, {name}"] = (lambda loss=loss: _detector(loss), lambda own, name=name: _boxes(BOXES[name], own))
     for kind, name in [*(("cross-entropy", name) for name in VALID), *((kind, "a void process") for kind in PIXEL_LOSSES | FOREIGN)]:
         make = (PIXEL_LOSSES | FOREIGN)[kind]

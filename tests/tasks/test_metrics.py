@@ -56,8 +56,6 @@ def test_counting_starts_anew_after_a_reset() -> None:
 
 def test_mean_over_images_leaves_repetitions_out() -> None:
     metric = MeanOverImages(3)
-    assert metric.compute() == -1
-    metric = MeanOverImages(3)
     metric.update(torch.tensor([1.0, 2.0]))
     metric.update(torch.tensor([6.0, 100.0]))
     assert metric.compute() == 3.0
@@ -68,6 +66,7 @@ def test_exact_mean_does_not_depend_on_the_order() -> None:
     assert {exact_mean(values[torch.randperm(5)]) for _ in range(20)} == {exact_mean(values)}
     assert exact_mean(values) == pytest.approx((4 + 1e-8) / 5, rel=1e-15)
     assert exact_mean([values[:2], values[2:]]) == exact_mean(values)
+    assert exact_mean([]) == exact_mean(torch.zeros(0)) == -1
 
 
 def test_division_by_zero_is_minus_one() -> None:
