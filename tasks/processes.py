@@ -101,7 +101,7 @@ def _watch_others(processes: list[subprocess.Popen[bytes]]) -> None:
     elif code < 0:  # else it has said what is wrong
         name = signal.Signals(-code).name
         reason = ", as the system does when memory is short" if name == "SIGKILL" else ""
-        _say(f"error: process {number} of 0 to {len(processes)} was killed by {name}{reason}; {GO_ON}")
+        _say(f"error: the process of rank {number} (0 to {len(processes)}) was killed by {name}{reason}; {GO_ON}")
     for process in processes:
         process.kill()
     _end(1)
@@ -112,7 +112,7 @@ def _watch_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(POLL_SECONDS)
     if os.environ["LOCAL_RANK"] == "1":
-        _say(f"error: the first process of this run was killed; {GO_ON}")
+        _say(f"error: the process of rank 0 was killed; {GO_ON}")
     _end(1)
 
 

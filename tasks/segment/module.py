@@ -31,7 +31,8 @@ class SegmentationModule(TaskModule):
         mean: per channel, of RGB in 0..1, subtracted from images; ImageNet's unless the weights want another.
         std: per channel, of RGB in 0..1, that images are then divided by.
         loss: called with (B, K, H, W) logits and (B, H, W) int64 masks: `heads.CrossEntropyLoss`, `heads.OHEMLoss`, or one of
-            segmentation_models_pytorch.losses with mode multiclass and ignore_index 255.
+            segmentation_models_pytorch.losses with mode multiclass and ignore_index 255. Over several processes, the first two are the mean
+            over the pixels of all images together, the others a mean over processes.
         scales: sizes at which evaluation looks at an image, in sizes of the input (.5 .75 1 1.25 1.5 1.75 in the MobileNetV2 paper,
             table 7); probabilities are averaged.
         flip: whether evaluation looks at the mirror image too.

@@ -81,7 +81,7 @@ def test_figures_equal_those_of_one_process(crew: Crew, shapes_root: Path, tmp_p
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("import os; os.kill(os.getpid(), 9)", "error: process 2 of 0 to 2 was killed by SIGKILL"),
+        ("import os; os.kill(os.getpid(), 9)", "error: the process of rank 2 (0 to 2) was killed by SIGKILL"),
         ("raise SystemExit(1)", ""),  # it has said why
     ],
 )
@@ -122,7 +122,7 @@ def test_process_ends_with_the_one_that_started_it(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("LOCAL_RANK", "1")
     processes._watch_parent(os.getppid() + 1)
     assert codes == [1]
-    assert "the first process of this run was killed" in capsys.readouterr().err
+    assert "the process of rank 0 was killed" in capsys.readouterr().err
 
 
 def test_all_batch_norms_can_be_synchronised() -> None:
