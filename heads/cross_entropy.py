@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from heads.base import IGNORE_INDEX
+from heads.shared import shared_count
 
 
 class CrossEntropyLoss(nn.Module):
-    """Softmax cross-entropy as the mean over all pixels that are not void; 0 where all are.
+    """Softmax cross-entropy as the mean over all pixels that are not void, over several processes those of all; 0 where all are.
 
     Args:
         class_weights: weight of each class, to raise rare ones; the mean is weighted by them. None counts all alike.
@@ -38,15 +39,16 @@ class CrossEntropyLoss(nn.Module):
         total = F.cross_entropy(logits, masks, weights, ignore_index=self.ignore_index, reduction="sum")
         valid = masks != self.ignore_index
         if weights is None:
-            return total / valid.sum().clamp(min=1)
+            return total / shared_count(valid.sum())
         counted = weights[masks.where(valid, 0)] * valid
-        return total / counted.sum().clamp(min=torch.finfo(counted.dtype).tiny)
+        return total / shared_count(counted.sum(), torch.finfo(counted.dtype).tiny)
 
 
 class OHEMLoss(nn.Module):
     """Cross-entropy on hard pixels only (online hard example mining: Shrivastava et al. 2016).
 
-    A pixel is hard where its true class has a probability under `threshold`; at least a share `min_kept` of the pixels is kept.
+    A pixel is hard where its true class has a probability under `threshold`; at least a share `min_kept` of the pixels is kept. Over
+    several processes the loss is the mean over the hard pixels of all, but each keeps that share of its own pixels.
 
     Args:
         threshold: probability in 0..1; .7 is the usual one.
@@ -71,4 +73,4 @@ class OHEMLoss(nn.Module):
         if kept := round(self.min_kept * losses.numel()):
             limit = limit.minimum(losses.detach().topk(kept).values[-1])
         hard = valid & (losses.detach() >= limit)
-        return (losses * hard).sum() / hard.sum().clamp(min=1)
+        return (losses * hard).sum() / shared_count(hard.sum())

@@ -15,6 +15,7 @@ from heads.base import BoxPredictions, DetectionHead, Detections, Targets
 from heads.boxes import encode, match
 from heads.multibox import ClassLoss, SoftmaxLoss
 from heads.nms import Suppression
+from heads.shared import shared_count
 from heads.taps import last_of_strides
 
 # TensorFlow's ssdlite_mobilenet_v2_coco draws new weights from a truncated normal distribution of this standard deviation.
@@ -101,12 +102,15 @@ class SSDLite(DetectionHead):
         return BoxPredictions(torch.cat(logits, dim=1), torch.cat(deltas, dim=1), anchors, input_size)
 
     def loss(self, predictions: BoxPredictions, targets: Targets) -> dict[str, Tensor]:
-        """Classification and smooth-L1 loss, each summed over the batch and divided by its matched anchors (at least 1)."""
+        """Classification and smooth-L1 loss, each summed over the batch and divided by its matched anchors (at least 1).
+
+        Over several processes, the average of their losses is the loss of all their images together, see `heads.shared`.
+        """
         logits, deltas = predictions.class_logits.float(), predictions.box_deltas.float()
         with torch.autocast(logits.device.type, enabled=False):
             labels, boxes = match(predictions.anchors, targets.boxes.float(), targets.labels, self.iou_threshold)
             positive = labels > 0
-            matches = positive.sum().clamp(min=1)
+            matches = shared_count(positive.sum())
             image, place = positive.nonzero(as_tuple=True)
             wanted = encode(boxes[image, place], predictions.anchors[place])
             localization = F.smooth_l1_loss(deltas[image, place], wanted, reduction="sum")

@@ -1,6 +1,5 @@
 """The command line that all tasks share: LightningCLI with a run folder and a default config."""
 
-import ctypes
 import inspect
 import json
 import os
@@ -14,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 import yaml  # type: ignore[import-untyped]
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities import rank_zero_only
 
 from backbones.spec import NO_WEIGHTS
+from tasks import processes
 from tasks.arguments import reset_backbone, value_of
 from tasks.checkpoint import CheckpointFiles, load_checkpoint, newest_checkpoint
+from tasks.memory import keep_freed_memory
 from tasks.model import description
 from tasks.module import TaskModule
 from tasks.resume import LastCheckpoint
@@ -184,9 +183,9 @@ class TaskCLI(LightningCLI):
             for part in (config.model, config.model.backbone.init_args):  # they are in the checkpoint, and their file may be gone
                 for name in NO_WEIGHTS.keys() & vars(part).keys():
                     part[name] = NO_WEIGHTS[name]
-        elif rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        elif processes.is_first_of_all():
             self.run_folder = run or new_run_folder(base)
-        else:  # the first process has made the folder
+        else:  # no matter whether it is there yet: only the first process writes
             self.run_folder = run or latest_run_folder(base)
 
     def instantiate_classes(self) -> None:
@@ -196,7 +195,8 @@ class TaskCLI(LightningCLI):
             super().instantiate_classes()
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> L.Trainer:
-        self.run_folder.mkdir(parents=True, exist_ok=True)
+        if processes.is_first_of_all():
+            self.run_folder.mkdir(parents=True, exist_ok=True)
         config["default_root_dir"] = str(self.run_folder)
         if config.get("plugins") is None:
             config["plugins"] = [CheckpointFiles()]
@@ -209,7 +209,10 @@ class TaskCLI(LightningCLI):
             own += [LearningRateMonitor("step")] if config["logger"] else []
         else:
             config["logger"] = config.get("logger") or False
-        return super()._instantiate_trainer(config | {"callbacks": own}, callbacks)
+        trainer = super()._instantiate_trainer(config | {"callbacks": own}, callbacks)
+        if config.get("sync_batchnorm") and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
+            raise ValueError("trainer.sync_batchnorm needs GPUs; leave it out, or set model.backbone.freeze_bn where weights are loaded")
+        return trainer
 
     def _loggers(self) -> list[Any]:
         from lightning.pytorch.loggers import TensorBoardLogger
@@ -245,7 +248,7 @@ class TaskCLI(LightningCLI):
 def run_command(cli: Callable[[], object]) -> None:
     """Runs a command line; what a user got wrong, or a full disk, ends it with one sentence and exit code 1.
 
-    Ctrl-C ends it with 130, SIGTERM with 143; flags that cannot be parsed with 2.
+    Ctrl-C ends it with 130, SIGTERM with 143; flags that cannot be parsed with 2. A run of several processes ends as a whole.
     With the environment variable MOBILETAP_DEBUG set, the traceback is shown.
     """
     for harmless in (
@@ -255,11 +258,17 @@ def run_command(cli: Callable[[], object]) -> None:
         ".*callbacks used to create the checkpoint need to be provided",  # evaluation needs none of them
         "Found .* module.* in eval mode at the start of training",  # frozen layers
         "You're resuming from a checkpoint that ended before the epoch ended",  # the data module keeps the place
+        "Using `DistributedSampler` with the dataloaders",  # images that it repeats count once
     ):
         warnings.filterwarnings("ignore", message=harmless)
+    processes.join_run()
+    succeeded = False
     try:
         cli()
+        succeeded = True
     except (ValueError, OSError, MisconfigurationException) as error:
+        if not processes.is_first():
+            processes.wait_for_others()
         if os.environ.get("MOBILETAP_DEBUG"):
             raise
         text = str(error).strip()
@@ -271,19 +280,13 @@ def run_command(cli: Callable[[], object]) -> None:
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # which Lightning makes a 1
             sys.exit(128 + signal.SIGINT)
+        succeeded = stop.code in processes.STOPPED
         raise
-
-
-def keep_freed_memory() -> None:
-    """Lets glibc keep freed tensors instead of giving each back to the system, which costs up to a quarter of a CPU training step."""
-    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
-    if sys.platform == "linux" and not torch.cuda.is_available():
-        try:
-            mallopt = ctypes.CDLL("libc.so.6").mallopt
-        except OSError:  # another C library
-            return
-        mallopt(mmap_threshold, 1 << 30)
-        mallopt(trim_threshold, (1 << 31) - 1)
+    except Exception:
+        processes.wait_for_others()
+        raise
+    finally:
+        processes.leave_run(succeeded)
 
 
 def _taken_from_data(data: Any, name: str) -> Any:

@@ -1,5 +1,8 @@
 """What the figures of several tasks share: images that are counted once, and quotients that may be undefined."""
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -37,6 +40,34 @@ class SetMetric(Metric):
         """Starts anew."""
         super().reset()
         self.visits = 0
+
+
+class MeanOverImages(SetMetric):
+    """Mean of a value that each image has, the same to the last digit however images are dealt out.
+
+    Args:
+        images: number of images in the set.
+    """
+
+    values: list[Tensor]
+
+    def __init__(self, images: int) -> None:
+        super().__init__(images)
+        self.add_state("values", default=[], dist_reduce_fx="cat")
+
+    def update(self, values: Tensor) -> None:
+        """Adds the (B,) values of a batch, in the order of the loader."""
+        self.values.append(values[: self.visit(len(values))].detach())
+
+    def compute(self) -> float:
+        """Returns the mean; -1 where there are no images."""
+        return exact_mean(self.values)
+
+
+def exact_mean(values: Sequence[Tensor] | Tensor) -> float:
+    """Returns the mean of (N,) values or a list of such, -1 where N is 0; its sum is rounded once, so that their order does not matter."""
+    joined = values if isinstance(values, Tensor) else torch.cat([torch.zeros(0), *(part.cpu() for part in values)])
+    return math.fsum(joined.tolist()) / len(joined) if len(joined) else -1.0
 
 
 def divide(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:

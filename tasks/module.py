@@ -65,7 +65,7 @@ class TaskModule(L.LightningModule, ABC):
         """Returns the named scalar losses of a training batch; their sum is minimised."""
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Returns the loss of a batch.
+        """Returns the loss of a batch; logs its mean over the processes.
 
         Raises:
             ValueError: the loss is not finite; the message names the images, and no optimizer step is taken.
@@ -76,9 +76,20 @@ class TaskModule(L.LightningModule, ABC):
             files = self.data.train_set.annotations.files[batch.indices.cpu()]
             raise ValueError(f"the loss became {loss.item()} at step {self.global_step}; the images were {', '.join(files)}")
         if len(losses) > 1:
-            self.log_dict({f"train/{name}_loss": value for name, value in losses.items()}, batch_size=len(batch.indices))
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.indices))
+            self.log_dict({f"train/{name}_loss": value for name, value in losses.items()}, batch_size=len(batch.indices), sync_dist=True)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.indices), sync_dist=True)
         return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Gives all processes the buffers of the first, whose own a checkpoint holds; each has other statistics of batch norms."""
+        if self.trainer.world_size > 1:
+            for buffer in self.model.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
+    def log_figure(self, name: str, value: float, prog_bar: bool = False) -> None:
+        """Logs a result of a whole set, which all processes have found alike, as `val/<name>`."""
+        # A mean over three processes would round it.
+        self.log(f"val/{name}", value, prog_bar=prog_bar, sync_dist=True, reduce_fx="max")
 
     @property
     def data(self) -> Any:

@@ -106,6 +106,7 @@ class CsvHistory(Logger):
             rows = [{key: value for key, value in row.items() if value != ""} for row in csv.DictReader(file)]
         self.rows = [*(row for row in rows if int(row["step"]) < last["step"]), dict(last)]
 
+    @rank_zero_only
     def _write(self) -> None:
         self.saved = time.monotonic()
         if self.rows:

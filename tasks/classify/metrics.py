@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tasks.metrics import SetMetric, divide, mean_of_known
+from tasks.metrics import SetMetric, divide, exact_mean, mean_of_known
 
 # An image counts for `top5` where the truth is among this many of the best scores.
 TOP = 5
@@ -40,14 +40,14 @@ class ClassCounts(SetMetric):
 
     counts: Tensor
     among_best: Tensor
-    loss: Tensor
+    losses: list[Tensor]
 
     def __init__(self, num_classes: int, images: int) -> None:
         super().__init__(images)
         self.num_classes = num_classes
         self.add_state("counts", default=torch.zeros(num_classes, num_classes, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("among_best", default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("loss", default=torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("losses", default=[], dist_reduce_fx="cat")
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Adds a batch, in the order of the loader.
@@ -62,12 +62,13 @@ class ClassCounts(SetMetric):
         self.counts += torch.bincount(pairs, minlength=self.num_classes**2).view(self.num_classes, self.num_classes)
         best = logits.topk(min(TOP, self.num_classes), dim=1).indices
         self.among_best += (best == labels[:, None]).sum()
-        self.loss += torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
+        self.losses.append(torch.nn.functional.cross_entropy(logits, labels, reduction="none"))
 
     def compute(self) -> dict[str, Tensor]:
-        """Returns the (K, K) int64 `counts` by true and predicted class, the images `among_best` and the summed `loss`."""
+        """Returns the (K, K) int64 `counts` by true and predicted class, the images `among_best` and their mean `loss`, -1 without any."""
         self.counted = int(self.seen)  # now, and only now, the sum over all processes
-        return {"counts": self.counts, "among_best": self.among_best, "loss": self.loss}
+        loss = torch.tensor(exact_mean(self.losses), dtype=torch.float64)
+        return {"counts": self.counts, "among_best": self.among_best, "loss": loss}
 
 
 def evaluate(counted: dict[str, Tensor], class_names: Sequence[str]) -> Evaluation:
@@ -84,7 +85,7 @@ def evaluate(counted: dict[str, Tensor], class_names: Sequence[str]) -> Evaluati
         "top1": float(divide(hits.sum(), images)),
         "top5": float(divide(counted["among_best"].cpu().numpy(), images)),
         "mean_accuracy": mean_of_known(accuracy),
-        "loss": float(counted["loss"]) / int(images) if images else -1.0,
+        "loss": float(counted["loss"]),
     }
     per_class = {name: {"accuracy": float(accuracy[k]), "images": int(true[k])} for k, name in enumerate(class_names)}
     return Evaluation(figures, per_class, confusion)

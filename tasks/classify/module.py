@@ -84,6 +84,7 @@ class ClassificationModule(TaskModule):
 
     def on_validation_epoch_start(self) -> None:
         """Starts counting images."""
+        super().on_validation_epoch_start()
         self.images = len(self.data.val_set)
         self.counts = ClassCounts(len(self.model.class_names), self.images).to(self.device)
         self.shown, self.mistakes = [], []
@@ -107,7 +108,7 @@ class ClassificationModule(TaskModule):
         """Evaluates the whole set and logs `val/top1`, `val/top5`, ..."""
         self.evaluation = evaluate(self.counts.compute(), self.model.class_names)
         for name, value in self.evaluation.figures.items():
-            self.log(f"val/{name}", value, prog_bar=name == "top1", sync_dist=True)
+            self.log_figure(name, value, prog_bar=name == "top1")
         if folder := self.report_folder:
             facts = {"images": self.counts.counted, "checkpoint": self.trainer.ckpt_path}
             write_report(folder, self.evaluation, self.shown, self.mistakes, facts)

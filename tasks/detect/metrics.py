@@ -80,12 +80,14 @@ class CollectedDetections(Metric):
             self.seen.append(visit)
 
     def compute(self) -> tuple[Tensor, Tensor]:
-        """Returns (M, 7) rows of image index, label, score, x1 y1 x2 y2, and the (I,) int64 indices of the images seen."""
+        """Returns (M, 7) rows of image index, label, score, x1 y1 x2 y2, by ascending image, and the (I,) int64 images seen."""
         rows, seen = (torch.cat(part) if isinstance(part, list) else part for part in (self.rows, self.seen))
         visits = seen[:, 1].long()
         first = visits.new_full((int(seen[:, 0].max()) + 1,), torch.iinfo(torch.int64).max)
         first.scatter_reduce_(0, seen[:, 0].long(), visits, "amin")
         kept = rows[rows[:, 1].long() == first[rows[:, 0].long()]]
+        # Among equal scores the order of rows decides, which must not depend on the number of processes.
+        kept = kept[kept[:, 0].argsort(stable=True)]
         return kept[:, [0, 2, 3, 4, 5, 6, 7]], torch.unique(seen[:, 0].long())  # type: ignore[no-untyped-call]
 
 

@@ -7,11 +7,12 @@ from torch import Tensor
 from torch.optim import SGD
 
 from backbones import Backbone, Tap
-from heads import DetectionHead, Detections, SSDLite
+from heads import BoxPredictions, DetectionHead, Detections, SSDLite, Targets
 from tasks.detect.data import Batch
 from tasks.detect.metrics import CollectedDetections, Evaluation, evaluate
 from tasks.detect.model import Detector
 from tasks.detect.report import write_report
+from tasks.metrics import MeanOverImages
 from tasks.model import IMAGENET_MEAN, IMAGENET_STD
 from tasks.module import OptimizerBuilder, TaskModule
 from tasks.optim import Cosine, Schedule
@@ -67,15 +68,16 @@ class DetectionModule(TaskModule):
 
     def on_validation_epoch_start(self) -> None:
         """Starts collecting detections."""
+        super().on_validation_epoch_start()
         self.collected = CollectedDetections()
+        self.mean_loss = MeanOverImages(len(self.data.val_set)).to(self.device)
         self.shown = []
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Collects the detections of a batch, and its loss."""
+        """Collects the detections of a batch, and the loss of each of its images."""
         images = batch.images.contiguous(memory_format=self.memory_format)
         predictions = self.model(images)
-        losses = self.model.head.loss(predictions, batch.targets)
-        self.log("val/loss", torch.stack(list(losses.values())).sum(), batch_size=len(images), sync_dist=True)
+        self.mean_loss.update(self._loss_of_images(predictions, batch.targets))
         detections = self.model.head.postprocess(predictions, batch.sizes)
         self.collected.update(batch.indices, detections)
         for place in range(min(SHOWN_IMAGES - len(self.shown), len(images))):
@@ -83,13 +85,24 @@ class DetectionModule(TaskModule):
             found = detections[place]._replace(boxes=detections[place].boxes * scale.repeat(2))
             self.shown.append((images[place], found, batch.targets.boxes[place], batch.targets.labels[place]))
 
+    def _loss_of_images(self, predictions: BoxPredictions, targets: Targets) -> Tensor:
+        """(B,) the loss of each image alone, which depends neither on the batch size nor on the number of processes."""
+        found = []
+        for place in range(len(targets.labels)):
+            own = slice(place, place + 1)
+            alone = predictions._replace(class_logits=predictions.class_logits[own], box_deltas=predictions.box_deltas[own])
+            losses = self.model.head.loss(alone, Targets(targets.boxes[own], targets.labels[own]))
+            found.append(torch.stack(list(losses.values())).sum())
+        return torch.stack(found)
+
     def on_validation_epoch_end(self) -> None:
-        """Evaluates the whole set and logs `val/AP`, `val/AP50`, ..."""
+        """Evaluates the whole set and logs `val/AP`, `val/AP50`, ... and the mean loss of its images as `val/loss`."""
+        self.log_figure("loss", self.mean_loss.compute())
         rows, seen = self.collected.compute()
         annotations = self.data.val_set.annotations
         self.evaluation = evaluate(annotations, rows.cpu().numpy(), seen.cpu().numpy())
         for name, value in self.evaluation.figures.items():
-            self.log(f"val/{name}", value, prog_bar=name == "AP", sync_dist=True)
+            self.log_figure(name, value, prog_bar=name == "AP")
         if folder := self.report_folder:
             facts = {"images": seen.numel(), "checkpoint": self.trainer.ckpt_path, "classes_left_out": annotations.left_out}
             write_report(folder, self.evaluation, self.shown, facts)

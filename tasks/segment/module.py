@@ -31,7 +31,8 @@ class SegmentationModule(TaskModule):
         mean: per channel, of RGB in 0..1, subtracted from images; ImageNet's unless the weights want another.
         std: per channel, of RGB in 0..1, that images are then divided by.
         loss: called with (B, K, H, W) logits and (B, H, W) int64 masks: `heads.CrossEntropyLoss`, `heads.OHEMLoss`, or one of
-            segmentation_models_pytorch.losses with mode multiclass and ignore_index 255.
+            segmentation_models_pytorch.losses with mode multiclass and ignore_index 255. Over several processes, the first two are the mean
+            over the pixels of all images together, the others a mean over processes.
         scales: sizes at which evaluation looks at an image, in sizes of the input (.5 .75 1 1.25 1.5 1.75 in the MobileNetV2 paper,
             table 7); probabilities are averaged.
         flip: whether evaluation looks at the mirror image too.
@@ -70,17 +71,18 @@ class SegmentationModule(TaskModule):
         self.shown: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Returns the loss of a batch of crops, at their size and in float32."""
+        """Returns the loss of a batch of crops, at their size and in float32; 0 where all pixels are void."""
         images = torch.stack(batch.images).contiguous(memory_format=self.memory_format)
         masks = torch.stack(batch.masks).long()
         logits = self.model(images).float()
-        if not (masks != IGNORE_INDEX).any():  # of which some losses of segmentation_models_pytorch make no number
-            return {"pixel": logits.sum() * 0}
         with torch.autocast(logits.device.type, enabled=False):
-            return {"pixel": self.loss(logits, masks)}
+            loss = self.loss(logits, masks)  # of a void batch too: processes may wait for each other in it
+        # Of void pixels some losses of segmentation_models_pytorch make no number.
+        return {"pixel": loss if (masks != IGNORE_INDEX).any() else logits.sum() * 0}
 
     def on_validation_epoch_start(self) -> None:
         """Starts counting pixels."""
+        super().on_validation_epoch_start()
         images = len(self.data.val_set)
         self.confusion = ConfusionMatrix(len(self.model.class_names), images).to(self.device)
         self.shown = []
@@ -95,7 +97,7 @@ class SegmentationModule(TaskModule):
         """Evaluates the whole set and logs `val/mIoU`, `val/pixel_accuracy`, ..."""
         self.evaluation = evaluate(self.confusion.compute().cpu().numpy(), self.model.class_names)
         for name, value in self.evaluation.figures.items():
-            self.log(f"val/{name}", value, prog_bar=name == "mIoU", sync_dist=True)
+            self.log_figure(name, value, prog_bar=name == "mIoU")
         if folder := self.report_folder:
             write_report(folder, self.evaluation, self.shown, {"images": self.confusion.counted, "checkpoint": self.trainer.ckpt_path})
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.utils.data import DistributedSampler
 
-from tasks.metrics import SetMetric, divide, mean_of_known
+from tasks.metrics import MeanOverImages, SetMetric, divide, exact_mean, mean_of_known
 
 
 class Places(SetMetric):
@@ -52,6 +52,21 @@ def test_counting_starts_anew_after_a_reset() -> None:
     metric.reset()
     metric.update([0, 1, 2])
     assert (metric.found, int(metric.seen)) == ([0, 1, 2, 0, 1, 2], 3)
+
+
+def test_mean_over_images_leaves_repetitions_out() -> None:
+    metric = MeanOverImages(3)
+    metric.update(torch.tensor([1.0, 2.0]))
+    metric.update(torch.tensor([6.0, 100.0]))
+    assert metric.compute() == 3.0
+
+
+def test_exact_mean_does_not_depend_on_the_order() -> None:
+    values = torch.tensor([1e8, 1.0, -1e8, 1e-8, 3.0])
+    assert {exact_mean(values[torch.randperm(5)]) for _ in range(20)} == {exact_mean(values)}
+    assert exact_mean(values) == pytest.approx((4 + 1e-8) / 5, rel=1e-15)
+    assert exact_mean([values[:2], values[2:]]) == exact_mean(values)
+    assert exact_mean([]) == exact_mean(torch.zeros(0)) == -1
 
 
 def test_division_by_zero_is_minus_one() -> None:
