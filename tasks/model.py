@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from backbones import Backbone
-from backbones.spec import Described, describe, rebuild
+from backbones.spec import Described, check_description, describe, rebuild
 from backbones.weights import fill
 from tasks.checkpoint import load_checkpoint, save_checkpoint
 
@@ -113,14 +113,26 @@ class TaskModel(nn.Module, ABC):
             ValueError: the file cannot be read, or holds no such model.
         """
         checkpoint = load_checkpoint(path)
-        spec = dict(description(checkpoint, cls.kind, path))
-        backbone, head_spec = rebuild(spec.pop("backbone"), Backbone), spec.pop("head")
-        model = cls(backbone, lambda taps, num_classes: rebuild(head_spec, cls.head_class, taps, num_classes), **spec)  # type: ignore[arg-type]
+        spec, weights = description(checkpoint, cls.kind, path), _weights(checkpoint)
         try:
-            model.load_state_dict(_weights(checkpoint))
-        except RuntimeError as error:
-            raise ValueError(f"{path}: its weights do not fit its own description: {error}") from error
+            with torch.device("meta"):  # takes no memory, however large what is described
+                shapes = {name: value.shape for name, value in cls._built(spec).state_dict().items()}
+            if shapes != {name: getattr(value, "shape", None) for name, value in weights.items()}:
+                raise ValueError("its weights do not fit its own description")
+            model = cls._built(spec)
+            model.load_state_dict(weights)
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(f"{path}: {error}") from error
         return model.eval()
+
+    @classmethod
+    def _built(cls, description: dict[str, Any]) -> Self:
+        spec = dict(description)
+        try:
+            backbone, head = rebuild(spec.pop("backbone"), Backbone), spec.pop("head")
+            return cls(backbone, lambda taps, num_classes: rebuild(head, cls.head_class, taps, num_classes), **spec)  # type: ignore[arg-type]
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"its description is not that of a {cls.kind}: {error}") from error
 
     def load_weights(self, path: str | Path, strict: bool = True) -> None:
         """Takes the weights of a checkpoint that was made with the same or, unless `strict`, a similar architecture.
@@ -140,11 +152,15 @@ def description(checkpoint: dict[str, Any], kind: str, path: object) -> dict[str
     """Returns what a checkpoint says of its model.
 
     Raises:
-        ValueError: it holds no model of that kind.
+        ValueError: it holds no model of that kind, or describes it by what could do harm.
     """
-    if kind not in checkpoint:
+    found = checkpoint.get(kind)
+    if not isinstance(found, dict):
         raise ValueError(f"{path}: holds no {kind}; accepted: a run's checkpoint, or a file of {kind.capitalize()}.save")
-    found: dict[str, Any] = checkpoint[kind]
+    try:
+        check_description(found)
+    except (ValueError, ImportError, SyntaxError) as error:
+        raise ValueError(f"{path}: {error}") from error
     return found
 
 
