@@ -129,7 +129,7 @@ def _unpack(path: Path, root: Path) -> None:
             with tarfile.open(path) as archive:
                 archive.extractall(root, _limited(path, archive, "size"), filter="data")
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
-        raise ValueError(f"{path}: refuses to unpack: {error}") from error
+        raise ValueError(f"{path}: refuses to unpack: {(str(error) or type(error).__name__).splitlines()[0].rstrip(':')}") from error
 
 
 def _limited(path: Path, members: Iterable[Any], size: str) -> Iterator[Any]:

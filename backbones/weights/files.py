@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -64,13 +65,15 @@ def load_torch(path: Path) -> Any:
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
                 raise ValueError("its archive is compressed, which torch never does, and so would take more memory than it has bytes")
-    return torch.load(path, map_location="cpu", weights_only=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Detected pickle protocol")  # before it refuses the file
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _read_torch(path: Path) -> Any:
     try:
         return load_torch(path)
-    except pickle.UnpicklingError as error:  # whose message says how to run the code
+    except (pickle.UnpicklingError, RuntimeError) as error:  # torch's own words say how to run the code
         raise ValueError("it is damaged, or holds objects, which could run code") from error
 
 
