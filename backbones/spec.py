@@ -1,12 +1,18 @@
 """Plain descriptions of built objects, so that checkpoints rebuild models without pickling code."""
 
+import ast
 import importlib
 import inspect
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 # Arguments by which an object takes weights from elsewhere, with the values that leave it as initialised.
 NO_WEIGHTS: dict[str, Any] = {"weights": None, "pretrained": False}
+# What no description of ours comes near: deeper ones end Python's stack, larger numbers take all memory.
+DEEPEST, LARGEST = 16, 1e6
+# Arguments that are class paths themselves.
+CLASS_PATHS = ("class_path", "network")
 
 
 class Described:
@@ -59,13 +65,84 @@ def rebuild(spec: Mapping[str, Any], base: type, *args: Any) -> Any:
     """
     module, _, name = spec["class_path"].rpartition(".")
     try:
+        check_class_path(spec["class_path"], base.__name__)
         cls = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, SyntaxError) as error:
         raise ValueError(f"cannot import {spec['class_path']!r}, which the checkpoint was built with: {error}") from error
     if not (isinstance(cls, type) and issubclass(cls, base)):
         raise ValueError(f"the checkpoint names {spec['class_path']!r}, which is not a {base.__name__}")
-    init_args = {key: _rebuild_nested(value) for key, value in spec["init_args"].items()}
-    return cls(*args, **init_args)
+    init_args = {key: NO_WEIGHTS[key] if key in NO_WEIGHTS else _rebuild_nested(value) for key, value in spec["init_args"].items()}
+    try:
+        return cls(*args, **init_args)
+    except ValueError:
+        raise
+    except Exception as error:  # whatever arguments of the wrong kind lead to
+        raise ValueError(f"the checkpoint's {name} cannot be built: {type(error).__name__} {error}".splitlines()[0]) from error
+
+
+def check_description(value: Any, depth: int = 0) -> None:
+    """Refuses a description from a file that is none of ours, before anything of it is imported or built.
+
+    Raises:
+        ValueError: it holds other than plain values, or too large numbers, is nested too deep, or names what is no class of a network's.
+    """
+    if depth > DEEPEST:
+        raise ValueError(f"the checkpoint's description is nested more than {DEEPEST} deep")
+    if isinstance(value, Mapping):
+        if "class_path" in value and not (set(value) == {"class_path", "init_args"} and isinstance(value["init_args"], Mapping)):
+            raise ValueError("the checkpoint describes a part otherwise than by class_path and init_args")
+        for key, part in value.items():
+            if key in CLASS_PATHS:
+                check_class_path(part)
+            check_description(part, depth + 1)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            check_description(part, depth + 1)
+    elif isinstance(value, int | float) and not abs(value) <= LARGEST:
+        raise ValueError(f"the checkpoint's description has the number {value!r}; accepted: up to {LARGEST:.0f}")
+    elif not (value is None or isinstance(value, int | float | str)):
+        raise ValueError(f"the checkpoint's description has a {type(value).__name__}; accepted: plain values")
+
+
+def check_class_path(class_path: Any, wanted: str = "part of a network") -> None:
+    """Refuses to import what cannot be the wanted class, as importing runs a module: those of Python itself, and those without such a name.
+
+    Raises:
+        ValueError: it is no such class path.
+        ImportError: there is no such module.
+    """
+    names = class_path.split(".") if isinstance(class_path, str) else []
+    if not names or not all(name.isidentifier() for name in names) or names[0] in sys.stdlib_module_names or "__main__" in names[:-1]:
+        raise ValueError(f"the checkpoint names {class_path!r}, which is not a {wanted}")
+    module = ".".join(names[:-1])
+    if module in sys.modules:
+        return
+    source = _source(module) if module else None
+    if source is None:
+        raise ImportError(f"cannot import {class_path!r}: there is no module {module!r}")
+    known = {name for node in ast.parse(source).body for name in _names(node)}
+    if names[-1] not in known:
+        raise ValueError(f"the checkpoint names {class_path!r}, but {module} has no such class")
+
+
+def _source(module: str) -> str | None:
+    """The source of a module, without importing it or the packages around it."""
+    names, path, found = module.split("."), None, None
+    for count in range(1, len(names) + 1):
+        full = ".".join(names[:count])
+        found = next((spec for finder in sys.meta_path if (spec := finder.find_spec(full, path)) is not None), None)
+        if found is None:
+            return None
+        path = found.submodule_search_locations
+    source: str | None = getattr(found.loader, "get_source", lambda name: None)(module) if found else None
+    return source
+
+
+def _names(node: ast.stmt) -> list[str]:
+    """The classes that a statement defines or imports."""
+    if isinstance(node, ast.ClassDef):
+        return [node.name]
+    return [alias.asname or alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else []
 
 
 def _plain(value: Any, where: str) -> Any:

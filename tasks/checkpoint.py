@@ -10,6 +10,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from typing_extensions import override
 
+from backbones.weights.files import load_torch
 from tasks.files import write_whole
 
 log = logging.getLogger("lightning.pytorch")
@@ -28,9 +29,11 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{path}: no such checkpoint")
     try:
-        checkpoint = _load_safetensors(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = _load_safetensors(path) if path.suffix == ".safetensors" else load_torch(path)
     except Exception as error:  # zip, pickle, safetensors and torch each raise their own
-        raise ValueError(f"{path}: cannot be read as a checkpoint of tensors and plain values; is it damaged?") from error
+        raise ValueError(
+            f"{path}: cannot be read as a checkpoint of tensors and plain values; is it damaged? Objects, which could run code, are refused"
+        ) from error
     if not isinstance(checkpoint, dict):
         raise ValueError(f"{path}: holds a {type(checkpoint).__name__}, not a checkpoint")
     return checkpoint

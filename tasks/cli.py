@@ -24,7 +24,6 @@ from tasks import processes
 from tasks.arguments import reset_backbone, value_of
 from tasks.checkpoint import CheckpointFiles, load_checkpoint, newest_checkpoint
 from tasks.memory import keep_freed_memory
-from tasks.model import description
 from tasks.module import TaskModule
 from tasks.resume import LastCheckpoint
 from tasks.run_config import RunConfig, check_changes
@@ -59,7 +58,7 @@ class TaskCLI(LightningCLI):
         args: Sequence[str] | None = None,
     ) -> None:
         self.task, self.monitor, self.predict_function = task, monitor, predict
-        self.kind, self.data_class = module_class.model_class.kind, data_class
+        self.plain_model, self.data_class = module_class.model_class, data_class
         taken: Any = data_class  # a TaskData, but mypy takes no abstract class for an argument's type
         self.linked, self.example = taken.linked, taken.example
         self.default_config = CONFIGS / task / default_config
@@ -133,7 +132,7 @@ class TaskCLI(LightningCLI):
             raise ValueError(
                 f"{args[0]} of {checkpoint}, which belongs to no run, needs --data, such as tasks.{self.task}.data.{self.example}"
             )
-        spec = dict(description(load_checkpoint(checkpoint), self.kind, checkpoint))
+        spec = dict(self.plain_model.described(load_checkpoint(checkpoint), checkpoint))
         given = {key: spec.pop(key) for key in self.linked}  # by the data; classes are its own
         added = [f"--data.{k}={json.dumps(v)}" for k, v in given.items() if k != "class_names" and not value_of(args, f"--data.{k}")]
         if not value_of(args, "--data.classes") and self._data_takes("classes", value_of(args, "--data")):

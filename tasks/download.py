@@ -3,19 +3,24 @@
 import hashlib
 import http.client
 import logging
+import lzma
 import tarfile
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Iterator
+from email.message import Message
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from filelock import FileLock
 
 log = logging.getLogger("lightning.pytorch")
 
 CHUNK = 1 << 20
+# Photos hardly get smaller by packing, COCO's annotations get six times smaller; zeros do a thousand times.
+MOST_INFLATED = 100
 
 
 class Archive(NamedTuple):
@@ -72,8 +77,9 @@ def _download(url: str, path: Path) -> None:
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
         with urllib.request.urlopen(request, timeout=60) as reply:
-            resumed = start > 0 and getattr(reply, "status", None) == 206
-            total = int(reply.headers.get("Content-Length") or 0) + (start if resumed else 0)
+            resumed = start > 0 and getattr(reply, "status", None) == 206 and _begins_at(reply.headers, start)
+            length = reply.headers.get("Content-Length") or ""
+            total = int(length) + (start if resumed else 0) if length.isdecimal() else 0
             columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
             with Progress(*columns) as progress, part.open("ab" if resumed else "wb") as file:
                 bar = progress.add_task(path.name, total=total or None, completed=start if resumed else 0)
@@ -90,6 +96,17 @@ def _download(url: str, path: Path) -> None:
     part.rename(path)
 
 
+def _begins_at(headers: Message, start: int) -> bool:
+    """Whether a reply says that it is the part that was asked for.
+
+    Raises:
+        OSError: it is another part.
+    """
+    if (given := headers.get("Content-Range", "")).startswith(f"bytes {start}-"):
+        return True
+    raise OSError(f"asked for the bytes from {start} on, the server sent {given or 'others'}")
+
+
 def _verify(path: Path, archive: Archive) -> None:
     digest = hashlib.md5()
     with path.open("rb") as file:
@@ -101,18 +118,28 @@ def _verify(path: Path, archive: Archive) -> None:
 
 
 def _unpack(path: Path, root: Path) -> None:
-    if path.suffix == ".zip":
-        with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                if not (root / name).resolve().is_relative_to(root.resolve()):
-                    raise ValueError(f"{path}: refuses to unpack {name!r}, which lies outside {root}")
-            archive.extractall(root)
-    else:
-        with tarfile.open(path) as archive:
-            try:
-                archive.extractall(root, filter="data")
-            except tarfile.FilterError as error:
-                raise ValueError(f"{path}: refuses to unpack: {error}") from error
+    try:
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                for member in archive.infolist():
+                    if not (root / member.filename).resolve().is_relative_to(root.resolve()):
+                        raise ValueError(f"{path}: refuses to unpack {member.filename!r}, which lies outside {root}")
+                archive.extractall(root, list(_limited(path, archive.infolist(), "file_size")))
+        else:
+            with tarfile.open(path) as archive:
+                archive.extractall(root, _limited(path, archive, "size"), filter="data")
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
+        raise ValueError(f"{path}: refuses to unpack: {(str(error) or type(error).__name__).splitlines()[0].rstrip(':')}") from error
+
+
+def _limited(path: Path, members: Iterable[Any], size: str) -> Iterator[Any]:
+    """Hands the members on as long as what they unpack to is in proportion to the archive."""
+    total, most = 0, MOST_INFLATED * path.stat().st_size
+    for member in members:
+        total += getattr(member, size)
+        if total > most:
+            raise ValueError(f"{path}: refuses to unpack: its files would have over {MOST_INFLATED} times the bytes of the archive")
+        yield member
 
 
 COCO_URL = "http://images.cocodataset.org"

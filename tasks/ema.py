@@ -8,6 +8,8 @@ import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
+from tasks.module import TaskModule
+
 
 class EMA(WeightAveraging):
     """Averages weights and buffers with the decay min(decay, (1 + n) / (10 + n)) at step n, and validates and saves the average.
@@ -21,6 +23,12 @@ class EMA(WeightAveraging):
 
     def __init__(self, decay: float = 0.999) -> None:
         super().__init__(multi_avg_fn=partial(_average, decay=decay))
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Averages after each step that was not skipped."""
+        if isinstance(pl_module, TaskModule) and pl_module.guard.has_skipped:
+            self._latest_update_step = trainer.global_step
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Restores both sets of weights to go on training; an evaluation has the average already, as the checkpoint's weights."""

@@ -1,8 +1,9 @@
 """Finding and reading image files."""
 
+import contextlib
 import glob
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,26 @@ from PIL import Image, ImageOps
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".mpo", ".ppm", ".pgm")
 
 RGBImage = NDArray[np.uint8]
+
+# Half a gigabyte of RGB. From twice its MAX_IMAGE_PIXELS on Pillow itself refuses; below, it only warns.
+MAX_PIXELS = 178_956_970
+
+
+@contextlib.contextmanager
+def opened(path: str | Path) -> Iterator[Image.Image]:
+    """Opens and loads an image of any common kind.
+
+    Raises:
+        ValueError: it has more pixels than `MAX_PIXELS`; they are not unpacked.
+        Exception: whatever Pillow's readers raise on damaged files.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of corrupt EXIF data and the like, beside which the picture is whole
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"is {image.height} pixels high and {image.width} wide; accepted: up to {MAX_PIXELS} pixels")
+            image.load()
+            yield image
 
 
 def read_image(path: str | Path, apply_exif: bool = True) -> RGBImage:
@@ -28,12 +49,9 @@ def read_image(path: str | Path, apply_exif: bool = True) -> RGBImage:
         ValueError: the file cannot be read as an image; the message names it.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of corrupt EXIF data and the like, beside which the picture is whole
-            with Image.open(path) as image:
-                image.load()
-                turned = ImageOps.exif_transpose(image) if apply_exif and image.getexif() else image
-                return np.array(_to_rgb(turned))
+        with opened(path) as image:
+            turned = ImageOps.exif_transpose(image) if apply_exif and image.getexif() else image
+            return np.array(_to_rgb(turned))
     except Exception as error:  # Pillow's readers raise TypeError, SyntaxError and others on damaged files
         reason = "no such file" if isinstance(error, FileNotFoundError) else (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path}: cannot be read as an image: {reason}") from error

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from backbones import Backbone
-from backbones.spec import Described, describe, rebuild
+from backbones.spec import Described, check_description, describe, rebuild
 from backbones.weights import fill
 from tasks.checkpoint import load_checkpoint, save_checkpoint
+from tasks.images import MAX_PIXELS
 
 # Mean and standard deviation of ImageNet's RGB in 0..1, as torchvision's weights expect.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -37,7 +38,7 @@ class TaskModel(nn.Module, ABC):
         std: per channel, of RGB in 0..1, that images are then divided by.
 
     Raises:
-        ValueError: two classes have the same name.
+        ValueError: two classes have the same name, or the size is not possible.
     """
 
     # What checkpoints call the model, and what its head must be.
@@ -65,6 +66,8 @@ class TaskModel(nn.Module, ABC):
         backbone.keep(head.taps)
         self.class_names = tuple(class_names)
         self.size = (int(size[0]), int(size[1]))
+        if min(self.size) < 1 or self.size[0] * self.size[1] > MAX_PIXELS:
+            raise ValueError(f"size {self.size} is not possible; accepted: heights and widths of at least 1, and up to {MAX_PIXELS} pixels")
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
 
@@ -113,14 +116,41 @@ class TaskModel(nn.Module, ABC):
             ValueError: the file cannot be read, or holds no such model.
         """
         checkpoint = load_checkpoint(path)
-        spec = dict(description(checkpoint, cls.kind, path))
-        backbone, head_spec = rebuild(spec.pop("backbone"), Backbone), spec.pop("head")
-        model = cls(backbone, lambda taps, num_classes: rebuild(head_spec, cls.head_class, taps, num_classes), **spec)  # type: ignore[arg-type]
+        spec = cls.described(checkpoint, path)
         try:
+            model = cls._built(spec)
             model.load_state_dict(_weights(checkpoint))
-        except RuntimeError as error:
-            raise ValueError(f"{path}: its weights do not fit its own description: {error}") from error
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(f"{path}: {error}") from error
         return model.eval()
+
+    @classmethod
+    def described(cls, checkpoint: dict[str, Any], path: object) -> dict[str, Any]:
+        """Returns what a checkpoint says of its model, once it is known that it takes no more memory than the weights beside it.
+
+        Raises:
+            ValueError: it holds no such model, describes it by what could do harm, or has other weights than it describes.
+        """
+        spec = description(checkpoint, cls.kind, path)
+        try:
+            with torch.device("meta"):  # takes no memory, however large what is described
+                shapes = {name: value.shape for name, value in cls._built(spec).state_dict().items()}
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(f"{path}: {error}") from error
+        if shapes != {name: getattr(value, "shape", None) for name, value in _weights(checkpoint).items()}:
+            raise ValueError(f"{path}: its weights do not fit its own description")
+        return spec
+
+    @classmethod
+    def _built(cls, description: dict[str, Any]) -> Self:
+        spec = dict(description)
+        try:
+            backbone, head = rebuild(spec.pop("backbone"), Backbone), spec.pop("head")
+            return cls(backbone, lambda taps, num_classes: rebuild(head, cls.head_class, taps, num_classes), **spec)  # type: ignore[arg-type]
+        except ValueError:
+            raise
+        except Exception as error:  # whatever values of the wrong kind lead to
+            raise ValueError(f"its description is not that of a {cls.kind}: {type(error).__name__} {error}") from error
 
     def load_weights(self, path: str | Path, strict: bool = True) -> None:
         """Takes the weights of a checkpoint that was made with the same or, unless `strict`, a similar architecture.
@@ -140,11 +170,15 @@ def description(checkpoint: dict[str, Any], kind: str, path: object) -> dict[str
     """Returns what a checkpoint says of its model.
 
     Raises:
-        ValueError: it holds no model of that kind.
+        ValueError: it holds no model of that kind, or describes it by what could do harm.
     """
-    if kind not in checkpoint:
+    found = checkpoint.get(kind)
+    if not isinstance(found, dict):
         raise ValueError(f"{path}: holds no {kind}; accepted: a run's checkpoint, or a file of {kind.capitalize()}.save")
-    found: dict[str, Any] = checkpoint[kind]
+    try:
+        check_description(found)
+    except (ValueError, ImportError, SyntaxError) as error:
+        raise ValueError(f"{path}: {error}") from error
     return found
 
 

@@ -1,7 +1,9 @@
 """What the training modules of all tasks share: optimizer, schedule, training step and checkpoints."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,8 +13,11 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim import Optimizer
 
+from tasks.finite import OnNan, StepGuard, all_finite, check_state, report
 from tasks.model import TaskModel, description
 from tasks.optim import Schedule, parameter_groups
+
+log = logging.getLogger("lightning.pytorch")
 
 OptimizerBuilder = Callable[[Iterable[Any]], Optimizer]
 
@@ -27,6 +32,7 @@ class TaskModule(L.LightningModule, ABC):
         channels_last: keep images and weights in channels_last order, which is faster on CPUs and GPUs.
         weights: a checkpoint of the same task to start from, backbone and head.
         strict_weights: refuse one that lacks a parameter or has it in another shape, instead of naming what was skipped.
+        on_nan: what follows a step whose loss or gradients are not finite: stop, or skip it and go on without what it changed.
     """
 
     # The plain model that it wraps.
@@ -40,8 +46,10 @@ class TaskModule(L.LightningModule, ABC):
         channels_last: bool,
         weights: str | None,
         strict_weights: bool,
+        on_nan: OnNan,
     ) -> None:
         super().__init__()
+        self.guard = StepGuard(on_nan)
         if weights is not None:
             model.load_weights(weights, strict_weights)
         self.model: Any = model
@@ -64,21 +72,69 @@ class TaskModule(L.LightningModule, ABC):
     def losses(self, batch: Any) -> dict[str, Tensor]:
         """Returns the named scalar losses of a training batch; their sum is minimised."""
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Returns the loss of a batch; logs its mean over the processes.
+    def on_train_start(self) -> None:
+        """Starts to guard the buffers, among them the running statistics of batch norms."""
+        self.guard.watch(self.buffers())
 
-        Raises:
-            ValueError: the loss is not finite; the message names the images, and no optimizer step is taken.
-        """
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Returns the loss of a batch; logs its mean over the processes."""
+        self.guard.begin()
         losses = self.losses(batch)
         loss = torch.stack(list(losses.values())).sum()
-        if not loss.isfinite():
-            files = self.data.train_set.annotations.files[batch.indices.cpu()]
-            raise ValueError(f"the loss became {loss.item()} at step {self.global_step}; the images were {', '.join(files)}")
         if len(losses) > 1:
             self.log_dict({f"train/{name}_loss": value for name, value in losses.items()}, batch_size=len(batch.indices), sync_dist=True)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.indices), sync_dist=True)
-        return loss
+        return self.guard.note(batch.indices, losses, loss)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Looks at the gradients of a step, the first time that it waits for the device.
+
+        Raises:
+            ValueError: the loss or a gradient is not finite; the message names step, losses and images, and no step is taken.
+        """
+        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+        healthy = all_finite([*gradients, *self.guard.losses()])
+        if not healthy and getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            healthy = not self._is_lost()  # in float16 gradients overflow now and then, and the scaler skips such a step itself
+        if healthy:
+            self.guard.accept()
+        else:
+            self._leave_out()
+        if self.guard.policy == "skip":
+            self.log("train/skipped", float(self.guard.skipped))
+
+    def on_validation_start(self) -> None:
+        """Looks at batches whose gradients wait for more, lest a validation judges and saves what they spoilt.
+
+        Raises:
+            ValueError: see `on_before_optimizer_step`.
+        """
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking and self.guard.waiting and self._is_lost():
+            self._leave_out()
+
+    def on_train_end(self) -> None:
+        """Says how many steps were skipped."""
+        if self.guard.skipped:
+            log.warning("of %d steps %d were skipped because they were not finite", self.global_step, self.guard.skipped)
+
+    def _is_lost(self) -> bool:
+        """Whether a waiting batch of any process has a loss that is not finite."""
+        return bool(self.trainer.strategy.reduce_boolean_decision(not all_finite(self.guard.losses()), all=False))
+
+    def _leave_out(self) -> None:
+        files = self.data.train_set.annotations.files
+        seen = [
+            ({name: value.item() for name, value in losses.items()}, [str(file) for file in files[indices.cpu().numpy()]])
+            for indices, losses in self.guard.waiting
+        ]
+        batches: list[Any] = [seen] * self.trainer.world_size
+        if self.trainer.world_size > 1:
+            torch.distributed.all_gather_object(batches, seen)
+        named = ((name, parameter.grad) for name, parameter in self.named_parameters())
+        wrong = next((name for name, gradient in named if gradient is not None and not gradient.isfinite().all()), "")
+        message = report(self.global_step, list(chain(*batches)), wrong)
+        self.guard.undo(self.parameters())
+        self.guard.decide(message)
 
     def on_validation_epoch_start(self) -> None:
         """Gives all processes the buffers of the first, whose own a checkpoint holds; each has other statistics of batch norms."""
@@ -110,7 +166,7 @@ class TaskModule(L.LightningModule, ABC):
         return Path(self.trainer.default_root_dir) if apart else None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses a checkpoint of another model.
+        """Refuses a checkpoint of another model, and goes on counting skipped steps.
 
         Raises:
             ValueError: the checkpoint holds no such model, or one with other classes, preprocessing or shapes.
@@ -123,7 +179,16 @@ class TaskModule(L.LightningModule, ABC):
         wrong = [name for name in shapes | theirs if shapes.get(name) != theirs.get(name)]
         if wrong:
             raise ValueError(f"the checkpoint is of another architecture: {len(wrong)} tensors do not fit, the first is {wrong[0]}")
+        if "skipped" in checkpoint:
+            self.guard.load_state_dict(checkpoint["skipped"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what rebuilds the model without any other argument."""
+        """Adds what rebuilds the model without any other argument, and the count of skipped steps.
+
+        Raises:
+            ValueError: weights, running statistics or the optimizer's state are not finite.
+        """
+        statistics = {name for name, _ in self.named_buffers() if name.endswith(("running_mean", "running_var"))}
+        check_state(checkpoint, statistics | {name for name, _ in self.named_parameters()})
         checkpoint[self.model.kind] = self.model.describe()
+        checkpoint["skipped"] = self.guard.state_dict()

@@ -1,6 +1,8 @@
 """Files of named tensors, each read without running code from it."""
 
 import io
+import pickle
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,8 @@ from torch import Tensor
 
 # Ending of the averaged copy of a variable in TensorFlow, which published checkpoints were evaluated with.
 TF_AVERAGE = "/ExponentialMovingAverage"
+# Times that a file's bytes may unpack to; new weights, of which many are zero, get some ten times smaller.
+MOST_INFLATED = 100
 # What Keras 3 numbers from 0 in a layer and in a batch norm.
 KERAS_LAYER, KERAS_NORM = ("kernel", "bias"), ("gamma", "beta", "moving_mean", "moving_variance")
 
@@ -50,8 +54,27 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     return found
 
 
+def load_torch(path: Path) -> Any:
+    """Loads a torch file of tensors and plain values to the CPU.
+
+    Raises:
+        ValueError: it would take more memory than it has bytes: torch writes its archives uncompressed.
+        Exception: whatever torch raises for damaged files and those that hold objects.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
+                raise ValueError("its archive is compressed, which torch never does, and so would take more memory than it has bytes")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Detected pickle protocol")  # before it refuses the file
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
 def _read_torch(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        return load_torch(path)
+    except (pickle.UnpicklingError, RuntimeError) as error:  # torch's own words say how to run the code
+        raise ValueError("it is damaged, or holds objects, which could run code") from error
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -61,28 +84,44 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_npz(path: Path) -> dict[str, Tensor]:
+    with zipfile.ZipFile(path) as archive:
+        _check_inflation(sum(member.file_size for member in archive.infolist()), path.stat().st_size)
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:  # numpy leaves a damaged file open
         return {_plain_name(name): torch.from_numpy(arrays[name]) for name in arrays}
 
 
 def _read_keras(path: Path) -> dict[str, Tensor]:
     with zipfile.ZipFile(path) as archive:
-        return _read_h5(io.BytesIO(archive.read("model.weights.h5")))
+        member = archive.getinfo("model.weights.h5")
+        _check_inflation(member.file_size, path.stat().st_size)
+        return _in_h5(io.BytesIO(archive.read(member)), member.file_size)
 
 
-def _read_h5(path: Path | IO[bytes]) -> dict[str, Tensor]:
+def _read_h5(path: Path) -> dict[str, Tensor]:
+    return _in_h5(path, path.stat().st_size)
+
+
+def _in_h5(file: Path | IO[bytes], size: int) -> dict[str, Tensor]:
     import h5py
 
     found: dict[str, Tensor] = {}
 
     def visit(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            _check_inflation(item.nbytes, size)
         if isinstance(item, h5py.Dataset) and np.issubdtype(item.dtype, np.number):
             # The optimizer's copies of weights may end in the weights' names.
             found[name if "optimizer" in name else _plain_name(name)] = torch.from_numpy(np.asarray(item[()]))
 
-    with h5py.File(path, "r") as file:
-        file.visititems(visit)
+    with h5py.File(file, "r") as content:
+        content.visititems(visit)
     return found
+
+
+def _check_inflation(unpacked: int, size: int) -> None:
+    """Refuses what would fill the memory: weights are noise, which packing makes hardly smaller."""
+    if unpacked > MOST_INFLATED * size:
+        raise ValueError(f"would take {unpacked} bytes of memory, over {MOST_INFLATED} times its size")
 
 
 def _plain_name(name: str) -> str:

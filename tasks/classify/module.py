@@ -14,6 +14,7 @@ from tasks.classify.metrics import ClassCounts, Evaluation, evaluate
 from tasks.classify.mix import BatchMix
 from tasks.classify.model import CROP, Classifier
 from tasks.classify.report import Shown, write_report
+from tasks.finite import OnNan
 from tasks.model import IMAGENET_MEAN, IMAGENET_STD
 from tasks.module import OptimizerBuilder, TaskModule
 from tasks.optim import Cosine, Schedule
@@ -41,6 +42,7 @@ class ClassificationModule(TaskModule):
         channels_last: keep images and weights in channels_last order, which is faster on CPUs and GPUs.
         weights: a classification checkpoint to start from, backbone and head.
         strict_weights: refuse one that lacks a parameter or has it in another shape, instead of naming what was skipped.
+        on_nan: what follows a step whose loss or gradients are not finite: stop, or skip it and go on without what it changed.
 
     Raises:
         ValueError: `label_smoothing`, `mixup` or `cutmix` is out of range.
@@ -65,9 +67,10 @@ class ClassificationModule(TaskModule):
         channels_last: bool = True,
         weights: str | None = None,
         strict_weights: bool = True,
+        on_nan: OnNan = "stop",
     ) -> None:
         model = Classifier(backbone, head, class_names, size, mean, std, crop)
-        super().__init__(model, optimizer, schedule, channels_last, weights, strict_weights)
+        super().__init__(model, optimizer, schedule, channels_last, weights, strict_weights, on_nan)
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing {label_smoothing} is not possible; accepted: 0 to under 1")
         self.label_smoothing = label_smoothing

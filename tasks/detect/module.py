@@ -12,6 +12,7 @@ from tasks.detect.data import Batch
 from tasks.detect.metrics import CollectedDetections, Evaluation, evaluate
 from tasks.detect.model import Detector
 from tasks.detect.report import write_report
+from tasks.finite import OnNan
 from tasks.metrics import MeanOverImages
 from tasks.model import IMAGENET_MEAN, IMAGENET_STD
 from tasks.module import OptimizerBuilder, TaskModule
@@ -36,6 +37,7 @@ class DetectionModule(TaskModule):
         channels_last: keep images and weights in channels_last order, which is faster on CPUs and GPUs.
         weights: a detection checkpoint to start from, backbone and head.
         strict_weights: refuse one that lacks a parameter or has it in another shape, instead of naming what was skipped.
+        on_nan: what follows a step whose loss or gradients are not finite: stop, or skip it and go on without what it changed.
     """
 
     model_class = Detector
@@ -53,9 +55,10 @@ class DetectionModule(TaskModule):
         channels_last: bool = True,
         weights: str | None = None,
         strict_weights: bool = True,
+        on_nan: OnNan = "stop",
     ) -> None:
         super().__init__(
-            Detector(backbone, head, class_names, size, mean, std), optimizer, schedule, channels_last, weights, strict_weights
+            Detector(backbone, head, class_names, size, mean, std), optimizer, schedule, channels_last, weights, strict_weights, on_nan
         )
         self.evaluation: Evaluation | None = None
         self.shown: list[tuple[Tensor, Detections, Tensor, Tensor]] = []

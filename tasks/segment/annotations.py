@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from heads import IGNORE_INDEX
 from tasks.coco import positions, read_coco
-from tasks.images import SUFFIXES, RGBImage, read_annotated
+from tasks.images import SUFFIXES, RGBImage, opened, read_annotated
 from tasks.labels import COCO_NAMES_OF_VOC, VOC_CLASSES, VOC_MASK_CLASSES
 from tasks.segment.polygons import draw
 from tasks.voc import read_split
@@ -171,8 +170,7 @@ def read_mask(path: str | Path) -> Mask:
         ValueError: the file cannot be read, or holds colours.
     """
     try:
-        with Image.open(path) as image:
-            image.load()
+        with opened(path) as image:
             mode, pixels = image.mode, np.array(image)
     except Exception as error:  # Pillow's readers raise many kinds
         reason = "no such file" if isinstance(error, FileNotFoundError) else (str(error) or type(error).__name__).splitlines()[0]

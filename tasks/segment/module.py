@@ -8,6 +8,7 @@ from torch.optim import SGD
 
 from backbones import Backbone, Tap
 from heads import IGNORE_INDEX, CrossEntropyLoss, DeepLabV3, SegmentationHead
+from tasks.finite import OnNan
 from tasks.model import IMAGENET_MEAN, IMAGENET_STD
 from tasks.module import OptimizerBuilder, TaskModule
 from tasks.optim import Poly, Schedule
@@ -42,6 +43,7 @@ class SegmentationModule(TaskModule):
         channels_last: keep images and weights in channels_last order, which is faster on CPUs and GPUs.
         weights: a segmentation checkpoint to start from, backbone and head.
         strict_weights: refuse one that lacks a parameter or has it in another shape, instead of naming what was skipped.
+        on_nan: what follows a step whose loss or gradients are not finite: stop, or skip it and go on without what it changed.
     """
 
     model_class = Segmenter
@@ -63,9 +65,10 @@ class SegmentationModule(TaskModule):
         channels_last: bool = True,
         weights: str | None = None,
         strict_weights: bool = True,
+        on_nan: OnNan = "stop",
     ) -> None:
         model = Segmenter(backbone, head, class_names, size, mean, std, scales, flip, sliding)
-        super().__init__(model, optimizer, schedule, channels_last, weights, strict_weights)
+        super().__init__(model, optimizer, schedule, channels_last, weights, strict_weights, on_nan)
         self.loss = loss or CrossEntropyLoss()
         self.evaluation: Evaluation | None = None
         self.shown: list[tuple[Tensor, Tensor, Tensor]] = []

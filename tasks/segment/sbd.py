@@ -8,6 +8,9 @@ import numpy as np
 from heads import IGNORE_INDEX
 from tasks.pictures import write_mask
 
+# SBD's files have some kilobytes, but unpack to up to a thousand times their bytes.
+MOST_BYTES = 1 << 20
+
 
 def write_train_aug(voc: Path, sbd: Path) -> None:
     """Writes `SegmentationClassAug/` and `ImageSets/Segmentation/train_aug.txt` where they are missing.
@@ -47,7 +50,11 @@ def _convert(source: Path, target: Path) -> None:
     from scipy.io import loadmat
 
     try:
-        mask = loadmat(str(source))["GTcls"]["Segmentation"][0, 0]
+        if source.stat().st_size > MOST_BYTES:
+            raise ValueError(f"has {source.stat().st_size} bytes; accepted: up to {MOST_BYTES}")
+        mask = np.asarray(loadmat(str(source))["GTcls"]["Segmentation"][0, 0])
+        if mask.ndim != 2 or not mask.size or mask.dtype.kind not in "ui":
+            raise ValueError(f"is {mask.shape} of {mask.dtype}; accepted: a matrix of whole numbers")
     except FileNotFoundError:
         raise
     except Exception as error:  # scipy's readers raise many kinds

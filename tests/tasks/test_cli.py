@@ -134,16 +134,6 @@ def test_help_comes_without_the_heavy_imports(task: str, head: str) -> None:
     assert "MobileNetV2" in done.stdout
 
 
-def test_not_finite_loss_stops_before_the_step_and_names_the_images(
-    quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from heads import SSDLite
-
-    monkeypatch.setattr(SSDLite, "loss", lambda *args: {"classification": torch.tensor(float("nan"), requires_grad=True)})
-    with pytest.raises(SystemExit, match=r"the loss became nan at step 0; the images were .*\.jpg"):
-        main(["fit", *quick, "--trainer.max_epochs=1"])
-
-
 def test_failure_in_a_loader_worker_is_one_sentence(quick: list[str], tmp_path: Path) -> None:
     from tasks.shapes import ensure_shapes
 

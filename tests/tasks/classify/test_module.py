@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -81,24 +80,6 @@ def test_steps_lower_the_loss_and_reach_every_parameter(options: dict[str, float
 def test_arguments_that_are_not_possible_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(**options)
-
-
-def test_loss_without_a_value_names_the_images() -> None:
-    class Stub:
-        global_step = 0
-
-        def __getattr__(self, name: str) -> Any:
-            return self
-
-        @property
-        def files(self) -> Any:
-            return np.array(["a.jpg", "b.jpg", "c.jpg"])
-
-    module = make()
-    torch.nn.init.constant_(module.model.head.linear.weight, float("nan"))
-    module._trainer = Stub()  # type: ignore[assignment]
-    with pytest.raises(ValueError, match=r"the loss became nan at step 0; the images were b\.jpg, c\.jpg$"):
-        module.training_step(batch_of(0, 1)._replace(indices=torch.tensor([1, 2])), 0)
 
 
 def checkpoint_of(module: ClassificationModule) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from backbones import MobileNetV2
-from heads import LRASPP, CrossEntropyLoss, DeepLabV3, SegmentationHead, SmpDecoder, SSDLite
+from heads import LRASPP, DeepLabV3, SegmentationHead, SmpDecoder, SSDLite
 from tasks.detect.model import Detector
 from tasks.images import read_image
 from tasks.pictures import voc_palette
@@ -259,14 +259,6 @@ def test_weights_of_classes_by_flag(data: list[str], tmp_path: Path, started: li
     loss = ["--model.loss=heads.CrossEntropyLoss", "--model.loss.class_weights=[0.5,1,1,1,1,1]"]
     main(["fit", *data, *QUICK, f"--runs={tmp_path}", *loss])
     assert started[0].loss.class_weights.tolist() == [0.5, 1, 1, 1, 1, 1]
-
-
-def test_not_finite_loss_stops_before_the_step_and_names_the_images(
-    data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(CrossEntropyLoss, "forward", lambda self, logits, masks: logits.sum() * float("nan"))
-    with pytest.raises(SystemExit, match=r"the loss became nan at step 0; the images were .*\.jpg"):
-        main(["fit", *data, *QUICK, f"--runs={tmp_path}"])
 
 
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from segmentation_models_pytorch import losses as smp
@@ -108,27 +107,6 @@ def test_loss_is_in_single_precision_under_autocast() -> None:
 def test_wrong_number_of_class_weights_is_named() -> None:
     with pytest.raises(ValueError, match=r"class_weights has 2 values; accepted: 3"):
         make(loss=CrossEntropyLoss(class_weights=(1.0, 2.0))).losses(batch_of(halves()))
-
-
-def test_loss_without_a_value_names_the_images() -> None:
-    class Broken(nn.Module):
-        def forward(self, logits: Tensor, masks: Tensor) -> Tensor:
-            return logits.sum() * float("nan")
-
-    class Stub:
-        global_step = 0
-
-        def __getattr__(self, name: str) -> Any:
-            return self
-
-        @property
-        def files(self) -> Any:
-            return np.array(["a.jpg", "b.jpg", "c.jpg"])
-
-    module = make(loss=Broken())
-    module._trainer = Stub()  # type: ignore[assignment]
-    with pytest.raises(ValueError, match=r"the loss became nan at step 0; the images were b\.jpg, c\.jpg$"):
-        module.training_step(batch_of(halves(), halves())._replace(indices=torch.tensor([1, 2])), 0)
 
 
 def checkpoint_of(module: SegmentationModule) -> dict[str, Any]:

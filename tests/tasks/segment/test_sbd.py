@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import pickle
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -186,3 +187,29 @@ def test_archive_of_sbd_unpacks_to_what_is_read(voc: Path, sbd: Path, tmp_path: 
     assert not (root / "benchmark.tgz").exists()
     write_train_aug(voc, root / "benchmark_RELEASE" / "dataset")
     assert listed(voc) == ["both", "new_a", "new_b", "own"]
+
+
+@pytest.mark.parametrize(
+    "mask", [np.zeros((0, 0), dtype=np.uint8), np.array("text"), np.zeros((4, 6)), np.zeros((2, 2, 2), dtype=np.uint8)]
+)
+def test_mask_that_is_no_matrix_of_whole_numbers_is_named(voc: Path, sbd: Path, mask: Any) -> None:
+    write_mat(sbd / "cls" / "new_a.mat", mask)
+    with pytest.raises(ValueError, match=r"new_a\.mat: cannot be read as a mask of SBD: is .*; accepted: a matrix of whole numbers"):
+        write_train_aug(voc, sbd)
+
+
+def test_file_larger_than_any_of_sbd_is_not_unpacked(voc: Path, sbd: Path) -> None:
+    write_mat(sbd / "cls" / "new_a.mat", np.random.default_rng(0).integers(0, 256, (1100, 1000), dtype=np.uint8))
+    with pytest.raises(ValueError, match=r"new_a\.mat: cannot be read as a mask of SBD: has \d+ bytes; accepted: up to 1048576"):
+        write_train_aug(voc, sbd)
+
+
+def test_objects_of_python_in_a_file_run_nothing(voc: Path, sbd: Path, tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> Any:
+            return (tmp_path / "exploded").touch, ()
+
+    (sbd / "cls" / "new_a.mat").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(ValueError, match=r"new_a\.mat: cannot be read as a mask of SBD"):
+        write_train_aug(voc, sbd)
+    assert not (tmp_path / "exploded").exists()
