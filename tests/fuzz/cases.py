@@ -10,7 +10,25 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 HEADER = 128
 
 ODD: tuple[Any, ...] = (
-    *(None, True, False, 0, 1, -1, 2**31, 2**63, -(2**63) - 1, 10**400, 0.5, -0.0, 1e-320, 1e308, float("nan"), float("inf"), -float("inf")),
+    *(
+        None,
+        True,
+        False,
+        0,
+        1,
+        -1,
+        2**31,
+        2**63,
+        -(2**63) - 1,
+        10**400,
+        0.5,
+        -0.0,
+        1e-320,
+        1e308,
+        float("nan"),
+        float("inf"),
+        -float("inf"),
+    ),
     *("", " ", "x", "0", "nan", "1e999", "naïve 猫 😀", "\x00", "a\x00b", "\ud800", "line\nbreak", "../../up", "/", "%s {0}", "x" * 1000),
     *([], [[]], [None], [1, 2, 3, 4], [float("nan")] * 4, [10**30] * 4, ["1", "2", "3", "4"], [[[[1]]]], list(range(300))),
     *({}, {"": None}, {"id": 1}, {"counts": "", "size": [1, 1]}, {"class_path": "os.system", "init_args": {"command": "true"}}),

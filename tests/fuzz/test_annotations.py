@@ -37,7 +37,8 @@ JSON_CORPUS = [
     json.dumps(COCO | {"annotations": []}).encode("utf-16"),
 ]
 BOX = "<bndbox><xmin>2</xmin><ymin>3</ymin><xmax>30</xmax><ymax>20</ymax></bndbox>"
-VOC = f"<annotation><size><width>60</width><height>40</height></size><object><name>cat</name><difficult>0</difficult>{BOX}</object></annotation>"
+OBJECT = f"<object><name>cat</name><difficult>0</difficult>{BOX}</object>"
+VOC = f"<annotation><size><width>60</width><height>40</height></size>{OBJECT}</annotation>"
 LAUGHS = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10 if n else "ha"}">' for n in range(12))
 ODD_TEXT = ("", " ", "nan", "-inf", "1e999", "9" * 400, "1_0", "٣", "0x10", "猫", "&lt;", "<a/>", "<!-- -->2", "&l11;")
 

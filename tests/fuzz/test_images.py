@@ -13,11 +13,18 @@ from tests.fuzz.cases import damaged
 from tests.fuzz.fuzzer import Fuzzer
 
 # As written by Pillow: format, mode, and what else is said.
-KINDS = [
-    *(("JPEG", "RGB", {}), ("JPEG", "CMYK", {}), ("JPEG", "L", {"progressive": True}), ("PNG", "RGB", {}), ("PNG", "P", {"transparency": 3})),
-    *(("PNG", "I;16", {}), ("PNG", "LA", {}), ("PNG", "1", {}), ("GIF", "P", {}), ("TIFF", "RGB", {"compression": "tiff_lzw"})),
-    *(("TIFF", "F", {}), ("TIFF", "L", {"compression": "tiff_adobe_deflate"}), ("WEBP", "RGBA", {"lossless": True}), ("WEBP", "RGB", {})),
-    *(("BMP", "RGB", {}), ("BMP", "P", {}), ("PPM", "RGB", {})),
+KINDS: list[tuple[str, str, dict[str, object]]] = [
+    *(("JPEG", "RGB", {}), ("JPEG", "CMYK", {}), ("JPEG", "L", {"progressive": True})),
+    *(("PNG", "RGB", {}), ("PNG", "P", {"transparency": 3}), ("PNG", "I;16", {}), ("PNG", "LA", {}), ("PNG", "1", {})),
+    *(("TIFF", "RGB", {"compression": "tiff_lzw"}), ("TIFF", "F", {}), ("TIFF", "L", {"compression": "tiff_adobe_deflate"})),
+    *(
+        ("WEBP", "RGBA", {"lossless": True}),
+        ("WEBP", "RGB", {}),
+        ("GIF", "P", {}),
+        ("BMP", "RGB", {}),
+        ("BMP", "P", {}),
+        ("PPM", "RGB", {}),
+    ),
 ]
 
 
