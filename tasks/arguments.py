@@ -9,6 +9,9 @@ import yaml  # type: ignore[import-untyped]
 
 # The one argument of a config's backbone that belongs to the task, and so is kept for another backbone.
 KEPT = "output_stride"
+# What a config is that ends Python's stack.
+TOO_DEEP = "the config is nested too deep, or an anchor of it contains itself"
+
 # How lines of a parser's message begin that do not say what is wrong.
 SAYS_NOTHING = (
     "Given value",

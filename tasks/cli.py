@@ -23,7 +23,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
 from backbones.spec import NO_WEIGHTS
-from tasks.arguments import reason_of, reset_backbone, value_of
+from tasks.arguments import TOO_DEEP, reason_of, reset_backbone, value_of
 from tasks.checkpoint import CheckpointFiles, load_checkpoint, newest_checkpoint
 from tasks.model import description
 from tasks.module import TaskModule
@@ -107,8 +107,15 @@ class TaskCLI(LightningCLI):
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses the command line after putting the config in that it left out."""
-        self.config = parser.parse_args(self._with_config(args))
+        """Parses the command line after putting the config in that it left out.
+
+        Raises:
+            ValueError: a config contains itself.
+        """
+        try:
+            self.config = parser.parse_args(self._with_config(args))
+        except RecursionError as error:
+            raise ValueError(TOO_DEEP) from error
 
     def _with_config(self, args: list[str]) -> list[str]:
         if not args or args[0] not in self.subcommands() or {"--help", "-h"} & set(args):

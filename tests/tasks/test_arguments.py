@@ -61,4 +61,4 @@ Errors:
   - Expected a <class 'NoneType'>
 Given value type: <class 'int'>"""
     assert reason_of(text) == "max_scale 0 of anchors is not possible"
-    assert reason_of("usage: x\nerror: Parser key \"a\":\n  no such thing") == 'Parser key "a": no such thing'
+    assert reason_of('usage: x\nerror: Parser key "a":\n  no such thing') == 'Parser key "a": no such thing'
