@@ -125,8 +125,8 @@ def test_list_of_a_split(fuzz: Fuzzer, tmp_path: Path) -> None:
         path.write_bytes(content)
         from_voc(tmp_path, [("2012", "train")])
 
-    corpus = [b"", b"\n \n", b"one 1\r\none -1", b"\xff\xfeo\x00", b"a" * 5000, b"../../x", b"/", b"\x00"]
-    fuzz(read, damaged(b"one\none 1\n"), corpus, str(tmp_path), quick=40, slow=1000)
+    corpus = [b"", b"\n \n", b"one 1\r\none -1", b"\xff\xfeo\x00", b"a" * 300, b"../../x", b"/", b"\x00"]
+    fuzz(read, damaged(b"one\none 1\n"), corpus, "/", quick=40, slow=1000)
 
 
 def test_class_names_of_folders(fuzz: Fuzzer, tmp_path: Path) -> None:
