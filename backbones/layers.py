@@ -9,6 +9,19 @@ from torch.nn import functional as F
 
 Padding = Literal["symmetric", "same"]
 
+# Seven times the widest that was published; it takes gigabytes.
+WIDEST = 10.0
+
+
+def check_width(width_mult: float) -> None:
+    """Refuses a width multiplier that no memory holds.
+
+    Raises:
+        ValueError: it is not over 0 to 10.
+    """
+    if not 0 < width_mult <= WIDEST:
+        raise ValueError(f"width_mult {width_mult} is not possible; accepted: over 0 to {WIDEST:g}")
+
 
 class Conv2d(nn.Conv2d):
     """A convolution whose output is ceil(input / stride), padded evenly or as TensorFlow does.
@@ -77,11 +90,18 @@ class Layers:
         padding: `symmetric` or `same`, see `Conv2d`.
         bn_eps: epsilon of every batch norm.
         bn_momentum: momentum of every batch norm, in torch's sense (the weight of the newest batch).
+
+    Raises:
+        ValueError: `bn_eps` is not over 0 to 1, or `bn_momentum` not 0 to 1.
     """
 
     padding: Padding = "symmetric"
     bn_eps: float = 1e-5
     bn_momentum: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not (0 < self.bn_eps <= 1 and 0 <= self.bn_momentum <= 1):
+            raise ValueError(f"bn_eps {self.bn_eps}, bn_momentum {self.bn_momentum} are not possible; accepted: over 0 to 1, and 0 to 1")
 
     def conv_bn(
         self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, dilation: int = 1, groups: int = 1

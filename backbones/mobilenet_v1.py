@@ -6,7 +6,7 @@ from torch import nn
 
 from backbones.base import Tap, select_taps
 from backbones.chain import ChainBackbone
-from backbones.layers import Layers, Padding
+from backbones.layers import Layers, Padding, check_width
 from backbones.mobilenet_v2 import initialise, make_divisible
 from backbones.weights import load_weights
 
@@ -29,7 +29,7 @@ class MobileNetV1(ChainBackbone):
 
     Args:
         taps: names of the features to return; by default the head chooses.
-        width_mult: multiplier of all channels, .25 to 1 in the paper, any positive number here; rounded to multiples of 8.
+        width_mult: multiplier of all channels, .25 to 1 in the paper, up to 10 here; rounded to multiples of 8.
         output_stride: 8, 16 or 32; below 32, later strides become dilations.
         padding: `symmetric` as in timm, or `same` as in TensorFlow.
         bn_eps: batch-norm epsilon (timm 1e-5, TensorFlow 1e-3).
@@ -60,8 +60,7 @@ class MobileNetV1(ChainBackbone):
         super().__init__()
         if output_stride not in (8, 16, 32):
             raise ValueError(f"output_stride {output_stride} is not possible; accepted: 8, 16, 32")
-        if width_mult <= 0:
-            raise ValueError(f"width_mult {width_mult} is not possible; accepted: positive numbers")
+        check_width(width_mult)
         built = list(_layers(width_mult, output_stride, Layers(padding, bn_eps, bn_momentum)))
         self.features = nn.Sequential(*(layer for layer, _ in built))
         self.taps = select_taps({f"layer{number}": tap for number, (_, tap) in enumerate(built, start=1)}, taps)

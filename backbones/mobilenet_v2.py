@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from backbones.base import Tap, select_taps
 from backbones.chain import ChainBackbone
-from backbones.layers import Layers, Padding
+from backbones.layers import Layers, Padding, check_width
 from backbones.weights import load_weights
 
 # Table 2 of the paper: expansion t, output channels c, repeats n, stride s of the first repeat.
@@ -69,7 +69,7 @@ class MobileNetV2(ChainBackbone):
 
     Args:
         taps: names of the features to return; by default the head chooses.
-        width_mult: multiplier of all channels, 0.35 to 1.4 in the paper, any positive number here; the last layer keeps at least 1280.
+        width_mult: multiplier of all channels, 0.35 to 1.4 in the paper, up to 10 here; the last layer keeps at least 1280.
         output_stride: 8, 16 or 32; below 32, later strides become dilations.
         padding: `symmetric` as in torchvision and timm, or `same` as in TensorFlow.
         bn_eps: batch-norm epsilon (torchvision 1e-5, TensorFlow 1e-3).
@@ -100,8 +100,7 @@ class MobileNetV2(ChainBackbone):
         super().__init__()
         if output_stride not in (8, 16, 32):
             raise ValueError(f"output_stride {output_stride} is not possible; accepted: 8, 16, 32")
-        if width_mult <= 0:
-            raise ValueError(f"width_mult {width_mult} is not possible; accepted: positive numbers")
+        check_width(width_mult)
         offered: dict[str, Tap] = {}
         built: list[nn.Module] = []
         for layer, names in _layers(width_mult, output_stride, Layers(padding, bn_eps, bn_momentum)):

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from backbones.spec import Described
 
+# Of scales in sides of the input, and of ratios: whatever is beyond is a slip.
+LARGEST = 100.0
+
 
 @dataclass(frozen=True)
 class AnchorRule(Described):
@@ -30,6 +33,9 @@ class AnchorRule(Described):
             (torchvision, mmdetection) or `none`.
         reduce_first: three boxes only on the finest level: scale .1 ratio 1, and ratios 2 and 1/2 of its scale.
         clip_sides: let no box be larger than the input, as torchvision does.
+
+    Raises:
+        ValueError: a scale or ratio is not positive, or absurd.
     """
 
     min_scale: float = 0.2
@@ -40,6 +46,13 @@ class AnchorRule(Described):
     interpolated: Literal["last", "second", "none"] = "last"
     reduce_first: bool = True
     clip_sides: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("scales", "ratios", "min_scale", "max_scale", "last_scale"):
+            given = getattr(self, name)
+            values = given if isinstance(given, Sequence) else [1.0 if given is None else given]
+            if not all(0 < value <= LARGEST for value in values):
+                raise ValueError(f"{name} {given} of anchors is not possible; accepted: over 0 to {LARGEST:g}")
 
     def levels(self, count: int) -> list[list[tuple[float, float]]]:
         """Returns the (scale, ratio) pairs of each of `count` levels, finest first.

@@ -23,6 +23,9 @@ class Suppression(Described):
         max_per_class: most detections of one class in an image.
         max_detections: most detections in an image.
         class_agnostic: suppress across classes too.
+
+    Raises:
+        ValueError: a threshold or a number of boxes is not possible.
     """
 
     score_threshold: float = 0.01
@@ -30,6 +33,14 @@ class Suppression(Described):
     max_per_class: int = 100
     max_detections: int = 100
     class_agnostic: bool = False
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.iou_threshold <= 1 and self.score_threshold == self.score_threshold):
+            raise ValueError(
+                f"iou_threshold {self.iou_threshold}, score_threshold {self.score_threshold}: accepted: from 0 to 1, and a number"
+            )
+        if min(self.max_per_class, self.max_detections) < 1:
+            raise ValueError(f"max_per_class {self.max_per_class}, max_detections {self.max_detections}: accepted: at least 1")
 
     def __call__(self, scores: Tensor, deltas: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Picks one image's detections.

@@ -64,6 +64,8 @@ class SSDLite(DetectionHead):
         self.class_loss = class_loss or SoftmaxLoss()
         self.iou_threshold, self.box_weight = iou_threshold, box_weight
         self.suppression = suppression
+        if min(extra_channels, default=2) < 2:
+            raise ValueError(f"extra_channels {list(extra_channels)} are not possible; accepted: whole numbers of at least 2")
         self.anchor_rule = _anchor_rule(anchors)
         layers = Layers(padding, bn_eps, bn_momentum)
         channels = [tap.channels for tap in self.taps.values()]
@@ -170,9 +172,11 @@ class SSD(SSDLite):
 
 
 def _anchor_rule(anchors: str | AnchorRule) -> AnchorRule:
-    if isinstance(anchors, str) and anchors not in PRESETS:
+    if isinstance(anchors, AnchorRule):
+        return anchors
+    if anchors not in PRESETS:
         raise ValueError(f"anchors {anchors!r} is unknown; accepted: {', '.join(PRESETS)}, or an anchor rule")
-    return PRESETS[anchors] if isinstance(anchors, str) else anchors
+    return PRESETS[anchors]
 
 
 def _by_anchor(output: Tensor, columns: int) -> Tensor:

@@ -9,6 +9,18 @@ import yaml  # type: ignore[import-untyped]
 
 # The one argument of a config's backbone that belongs to the task, and so is kept for another backbone.
 KEPT = "output_stride"
+# What a config is that ends Python's stack.
+TOO_DEEP = "the config is nested too deep, or an anchor of it contains itself"
+
+# How lines of a parser's message begin that do not say what is wrong.
+SAYS_NOTHING = (
+    "Given value",
+    "Expected a <class 'NoneType'>",
+    "Subtypes:",
+    "Errors:",
+    "Does not validate against any",
+    "Problem with given class_path",
+)
 
 
 def value_of(args: list[str], option: str) -> str | None:
@@ -39,3 +51,12 @@ def reset_backbone(args: list[str], config: Path) -> list[str]:
         return []
     given = [key for key in defaults for way in ("", "init_args.") if value_of(args, f"--model.backbone.{way}{key}") is not None]
     return [f"--model.backbone.{key}={value}" for key, value in defaults.items() if key not in given]
+
+
+def reason_of(text: str) -> str:
+    """Returns the line of a parser's message that says what is wrong."""
+    lines = [line.strip().removeprefix("- ") for line in text.rpartition("error:")[2].splitlines()]
+    keys = [line for line in lines if line.startswith("Parser key")][:1]
+    said = [line for line in lines if line and not line.startswith((*SAYS_NOTHING, "Parser key"))]
+    said.sort(key=lambda line: line.startswith("Expected "))  # of a choice of types, what the one that was meant says
+    return " ".join((keys + said[:1]) or lines[:1])

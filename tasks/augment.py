@@ -14,6 +14,17 @@ FILL = (124, 116, 104)
 Window = tuple[float, float, float, float]
 
 
+def check_shares(**shares: float) -> None:
+    """Refuses probabilities and strengths that are none, by their names.
+
+    Raises:
+        ValueError: one is not 0 to 1.
+    """
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise ValueError(f"{name} {share} is not possible; accepted: 0 to 1")
+
+
 def cut_window(
     image: NDArray[np.uint8],
     window: Window,

@@ -21,7 +21,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from backbones.spec import NO_WEIGHTS
 from tasks import processes
-from tasks.arguments import reset_backbone, value_of
+from tasks.arguments import TOO_DEEP, reason_of, reset_backbone, value_of
 from tasks.checkpoint import CheckpointFiles, load_checkpoint, newest_checkpoint
 from tasks.memory import keep_freed_memory
 from tasks.module import TaskModule
@@ -105,8 +105,15 @@ class TaskCLI(LightningCLI):
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses the command line after putting the config in that it left out."""
-        self.config = parser.parse_args(self._with_config(args))
+        """Parses the command line after putting the config in that it left out.
+
+        Raises:
+            ValueError: a config contains itself.
+        """
+        try:
+            self.config = parser.parse_args(self._with_config(args))
+        except RecursionError as error:
+            raise ValueError(TOO_DEEP) from error
 
     def _with_config(self, args: list[str]) -> list[str]:
         if not args or args[0] not in self.subcommands() or {"--help", "-h"} & set(args):
@@ -188,10 +195,26 @@ class TaskCLI(LightningCLI):
             self.run_folder = run or latest_run_folder(base)
 
     def instantiate_classes(self) -> None:
-        """Builds data, model and trainer; `predict` needs none of them."""
-        if self.subcommand in self.subcommands():
-            keep_freed_memory()
+        """Builds data, model and trainer; `predict` needs none of them.
+
+        Raises:
+            ValueError: they cannot be built; one sentence says why, whatever was raised.
+        """
+        if self.subcommand not in self.subcommands():
+            return
+        keep_freed_memory()
+        try:
             super().instantiate_classes()
+        except (OSError, MisconfigurationException):
+            raise
+        except ValueError as error:
+            said = str(error).strip()
+            raise ValueError(reason_of(said) if "\n" in said else said) from error  # jsonargparse lists what else it has tried
+        except Exception as error:  # classes of anybody's may raise anything
+            reason = (str(error).splitlines() or [""])[0]
+            raise ValueError(
+                f"cannot be built with these settings: {type(error).__name__} {reason} (MOBILETAP_DEBUG=1 shows where)"
+            ) from error
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> L.Trainer:
         if processes.is_first_of_all():

@@ -61,12 +61,12 @@ def rgb_pixels(image: str | Path | RGBImage) -> RGBImage:
     """Reads a file, or copies pixels that are there.
 
     Raises:
-        ValueError: the file cannot be read as an image, or the pixels are not (H, W, 3) uint8.
+        ValueError: the file cannot be read as an image, or the pixels are not (H, W, 3) uint8, or none.
     """
     if isinstance(image, (str, Path)):
         return read_image(image)
     pixels = np.array(image)  # torch takes no views
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise ValueError(f"an image is {pixels.shape} of {pixels.dtype}; accepted: a file, or (H, W, 3) uint8 RGB pixels")
     return pixels
 

@@ -1,6 +1,7 @@
 """What the plain models of all tasks share: normalisation, and files that rebuild them."""
 
 import logging
+import math
 from abc import ABC
 from collections import Counter
 from collections.abc import Sequence
@@ -38,7 +39,7 @@ class TaskModel(nn.Module, ABC):
         std: per channel, of RGB in 0..1, that images are then divided by.
 
     Raises:
-        ValueError: two classes have the same name, or the size is not possible.
+        ValueError: two classes have the same name, or the size, a mean or a standard deviation is not possible.
     """
 
     # What checkpoints call the model, and what its head must be.
@@ -61,13 +62,12 @@ class TaskModel(nn.Module, ABC):
         repeated = [name for name, count in Counter(class_names).items() if count > 1]
         if repeated:
             raise ValueError(f"class_names has {', '.join(repeated)} more than once; accepted: another name for each class")
+        _check_input(size, mean, std)
         self.backbone = backbone
         self.head = head
         backbone.keep(head.taps)
         self.class_names = tuple(class_names)
         self.size = (int(size[0]), int(size[1]))
-        if min(self.size) < 1 or self.size[0] * self.size[1] > MAX_PIXELS:
-            raise ValueError(f"size {self.size} is not possible; accepted: heights and widths of at least 1, and up to {MAX_PIXELS} pixels")
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
 
@@ -164,6 +164,15 @@ class TaskModel(nn.Module, ABC):
         for key in ("mean", "std"):
             if key in stored and stored[key] != own[key]:
                 log.warning("weights %s were trained with %s %s, this model has %s; set model.%s", path, key, stored[key], own[key], key)
+
+
+def _check_input(size: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> None:
+    if len(size) != 2 or min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
+        raise ValueError(f"size {list(size)} is not possible; accepted: height and width of at least 1, of {MAX_PIXELS:,} pixels at most")
+    if len(mean) != 3 or not all(map(math.isfinite, mean)):
+        raise ValueError(f"mean {list(mean)} is not possible; accepted: three numbers, of red, green and blue")
+    if len(std) != 3 or not all(0 < value < math.inf for value in std):
+        raise ValueError(f"std {list(std)} is not possible; accepted: three positive numbers, of red, green and blue")
 
 
 def description(checkpoint: dict[str, Any], kind: str, path: object) -> dict[str, Any]:

@@ -28,9 +28,14 @@ class Schedule(ABC):
     Args:
         warmup_steps: steps of the warm-up; where it would fill more than half of the run, half of the run.
         warmup_start: learning rate of the first step, as a share of the peak.
+
+    Raises:
+        ValueError: the warm-up has less than no steps, or a share is not 0 to 1.
     """
 
     def __init__(self, warmup_steps: int = 0, warmup_start: float = 0.1) -> None:
+        if warmup_steps < 0 or not 0 <= warmup_start <= 1:
+            raise ValueError(f"warmup_steps {warmup_steps}, warmup_start {warmup_start}: accepted: at least 0, and 0 to 1")
         self.warmup_steps, self.warmup_start = warmup_steps, warmup_start
 
     @abstractmethod
@@ -68,6 +73,8 @@ class Exponential(Schedule):
 
     def __init__(self, warmup_steps: int = 0, warmup_start: float = 0.1, end: float = 0.01) -> None:
         super().__init__(warmup_steps, warmup_start)
+        if not 0 < end <= 1:
+            raise ValueError(f"end {end} is not possible; accepted: over 0 to 1")
         self.end = end
 
     def share(self, progress: float) -> float:
@@ -86,6 +93,8 @@ class Poly(Schedule):
 
     def __init__(self, warmup_steps: int = 0, warmup_start: float = 0.1, power: float = 0.9) -> None:
         super().__init__(warmup_steps, warmup_start)
+        if not 0 <= power <= 100:
+            raise ValueError(f"power {power} is not possible; accepted: 0 to 100")
         self.power = power
 
     def share(self, progress: float) -> float:

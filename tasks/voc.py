@@ -50,4 +50,8 @@ def read_split(root: str | Path, year: str, kind: str, split: str) -> tuple[Path
         known = ", ".join(sorted(path.stem for path in list_file.parent.glob("*.txt")))
         accepted = f"accepted: {known}" if known else f"root must be a VOCdevkit folder that holds VOC{year}"
         raise ValueError(f"{list_file}: no such file; {accepted}")
-    return folder, [line.split()[0] for line in list_file.read_text().splitlines() if line.strip()]
+    try:
+        lines = list_file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{list_file}: is not a list of image names in UTF-8: {error}") from error
+    return folder, [line.split()[0] for line in lines if line.strip()]

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor, nn
 from torchvision.models import MobileNet_V2_Weights
 
@@ -66,7 +67,7 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str, strict: 
         ValueError: nothing fits, or (`strict`) something does not fit.
     """
     wanted = module.state_dict()
-    fitting = {name: tensor for name, tensor in tensors.items() if name in wanted and wanted[name].shape == tensor.shape}
+    fitting = {name: tensor for name, tensor in tensors.items() if name in wanted and _fits(tensor, wanted[name])}
     # Old files do not count the batches that their batch norms saw.
     missing = [name for name in wanted if name not in fitting and not name.endswith("num_batches_tracked")]
     misfits = ", ".join(f"{name} ({_shape(tensors.get(name))}, wanted {_shape(wanted[name])})" for name in missing)
@@ -109,6 +110,10 @@ PUBLISHED: Mapping[str, tuple[str, Callable[[], dict[str, Tensor]], Preprocessin
     "mobilenet_v2": (MobileNet_V2_Weights.DEFAULT.url, _of_torchvision, IMAGENET),
     "mobilenet_v1": (f"https://huggingface.co/timm/{TIMM_V1}", _of_timm, HALVES),
 }
+
+
+def _fits(tensor: Tensor, wanted: Tensor) -> bool:
+    return tensor.shape == wanted.shape and tensor.layout == torch.strided and not tensor.is_complex()
 
 
 def _shape(tensor: Tensor | None) -> str:

@@ -120,7 +120,10 @@ def _images(folder: Path) -> list[str]:
 def _read_names(path: Path, count: int, folder: Path) -> list[str]:
     if not path.is_file():
         raise ValueError(f"{path}: no such file of class names")
-    names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is not a text file of class names in UTF-8: {error}") from error
     if len(names) != count:
         raise ValueError(f"{path}: has {len(names)} names, but {folder} has {count} folders of classes; accepted: one name a line for each")
     return names

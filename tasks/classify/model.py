@@ -11,7 +11,7 @@ from torch import Tensor
 from backbones import Backbone, Tap
 from heads import ClassifierHead
 from tasks.augment import Window, cut_window
-from tasks.images import RGBImage, read_image
+from tasks.images import RGBImage, rgb_pixels
 from tasks.model import IMAGENET_MEAN, IMAGENET_STD, TaskModel
 
 HeadBuilder = Callable[[dict[str, Tap], int], ClassifierHead]
@@ -75,9 +75,9 @@ class Classifier(TaskModel):
             (K,) probabilities. The module is in evaluation mode afterwards.
 
         Raises:
-            ValueError: the file cannot be read as an image.
+            ValueError: the file cannot be read as an image, or the pixels are of another kind.
         """
-        pixels = read_image(image) if isinstance(image, (str, Path)) else image
+        pixels = rgb_pixels(image)
         middle = np.ascontiguousarray(cut_window(pixels, central_window(pixels.shape[:2], self.size, self.crop), self.size))
         logits: Tensor = self.eval()(torch.from_numpy(middle).permute(2, 0, 1)[None].to(self.mean.device))
         return logits.float().softmax(dim=1)[0]

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import Any
 
-from tasks.augment import colours
+from tasks.augment import check_shares, colours
 
 
 class Augmentation(ABC):
@@ -35,7 +35,8 @@ class InceptionAugmentation(Augmentation):
     """
 
     def __init__(self, min_scale: float = 0.08, ratio: float = 4 / 3, flip: float = 0.5, colour: float = 0.5) -> None:
-        if not 0 < min_scale <= 1 or ratio < 1:
+        check_shares(flip=flip, colour=colour)
+        if not 0 < min_scale <= 1 or not 1 <= ratio <= 100:
             raise ValueError(f"min_scale {min_scale} and ratio {ratio} are not possible; accepted: over 0 to 1, and 1 or more")
         self.min_scale, self.ratio, self.flip, self.colour = min_scale, ratio, flip, colour
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.augment import colours
+from tasks.augment import check_shares, colours
 
 
 class Augmentation(ABC):
@@ -56,6 +56,7 @@ class LightAugmentation(Augmentation):
     """
 
     def __init__(self, crop: float = 0.5, colour: float = 0.2) -> None:
+        check_shares(crop=crop, colour=colour)
         self.crop, self.colour = crop, colour
 
     def transforms(self, size: tuple[int, int]) -> list[Any]:
@@ -94,6 +95,9 @@ class SSDAugmentation(Augmentation):
         min_visibility: float = 0.15,
         colour: float = 0.5,
     ) -> None:
+        check_shares(expand_probability=expand_probability, min_scale=min_scale, min_visibility=min_visibility, colour=colour)
+        if not 1 <= expand <= 100 or not min_overlaps or not 0 <= min(min_overlaps) <= max(min_overlaps) <= 1:
+            raise ValueError(f"expand {expand}, min_overlaps {list(min_overlaps)}: accepted: 1 to 100, and one or more of 0 to 1")
         self.expand, self.expand_probability = expand, expand_probability
         self.min_overlaps, self.min_scale = tuple(min_overlaps), min_scale
         self.min_visibility, self.colour = min_visibility, colour

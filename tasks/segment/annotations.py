@@ -181,8 +181,8 @@ def read_mask(path: str | Path) -> Mask:
             f"{path}: is a picture of colours ({mode}, such as {', '.join(map(str, colours))}); accepted: class indices, in a grey or "
             "palette image (converting a palette image to RGB loses them)"
         )
-    if pixels.min() < 0 or pixels.max() > 255:
-        raise ValueError(f"{path}: has values from {pixels.min()} to {pixels.max()}; accepted: 0 to 255")
+    if pixels.dtype != np.uint8 and not ((pixels >= 0) & (pixels <= 255) & (pixels == np.floor(pixels))).all():  # NaN is neither
+        raise ValueError(f"{path}: has values from {pixels.min()} to {pixels.max()}; accepted: whole numbers from 0 to 255")
     return pixels.astype(np.uint8)
 
 

@@ -57,8 +57,8 @@ class Segmenter(TaskModel):
 
     def set_looks(self, scales: Sequence[float] = (1.0,), flip: bool = False, sliding: bool = False) -> None:
         """Sets how `segment` looks at images; arguments and errors as of the class."""
-        if not scales or min(scales) <= 0:
-            raise ValueError(f"scales {list(scales)} are not possible; accepted: one or more positive numbers")
+        if not scales or not all(0 < scale <= 100 for scale in scales):
+            raise ValueError(f"scales {list(scales)} are not possible; accepted: one or more positive numbers up to 100")
         self.scales, self.flip, self.sliding = tuple(float(scale) for scale in scales), flip, sliding
 
     def forward(self, images: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ class Segmenter(TaskModel):
             ValueError: an image is of another kind.
         """
         for image in images:
-            if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
+            if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3 or not image.numel():
                 raise ValueError(f"an image is {tuple(image.shape)} of {image.dtype}; accepted: (3, H, W) uint8 RGB")
         if self.sliding:
             return [self._slide(image) if self._share(image) < 1 else self._whole([image], enlarge)[0] for image in images]

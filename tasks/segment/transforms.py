@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from tasks.augment import FILL, colours
+from tasks.augment import FILL, check_shares, colours
 
 # research/deeplab: min_scale_factor, max_scale_factor and scale_factor_step_size.
 DEEPLAB_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
@@ -44,8 +44,9 @@ class DeepLabAugmentation(Augmentation):
         colour: float = 0.0,
         fill: tuple[int, int, int] = FILL,
     ) -> None:
-        if not scales or min(scales) <= 0:
-            raise ValueError(f"scales {list(scales)} are not possible; accepted: one or more positive numbers")
+        check_shares(flip=flip, colour=colour)
+        if not scales or not all(0 < scale <= 100 for scale in scales):
+            raise ValueError(f"scales {list(scales)} are not possible; accepted: one or more positive numbers up to 100")
         self.scales, self.flip, self.colour, self.fill = tuple(scales), flip, colour, fill
 
     def transforms(self, size: tuple[int, int]) -> list[Any]:

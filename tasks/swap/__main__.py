@@ -6,11 +6,12 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 from jsonargparse import ArgumentParser
 
+from tasks.arguments import TOO_DEEP
 from tasks.cli import CONFIGS, run_command
 from tasks.swap.check import check_plan
 from tasks.swap.cluster import run_ray
@@ -154,17 +155,30 @@ def make_parser() -> ArgumentParser:
     return parser
 
 
+def read_settings(args: list[str]) -> dict[str, Any]:
+    """Parses a command line to the arguments of `swap`.
+
+    Raises:
+        ValueError: a file of it contains itself.
+    """
+    parser = make_parser()
+    try:
+        parsed = parser.parse_args(args)
+    except RecursionError as error:
+        raise ValueError(TOO_DEEP) from error
+    files = [Path(str(path)) for path in parsed.pop("config") or []]
+    settings: dict[str, Any] = vars(parser.instantiate_classes(parsed))
+    for task in vars(settings["tasks"]).values():
+        found = [str(file.parent / task.config) for file in files if task.config and (file.parent / task.config).is_file()]
+        task.config = found[-1] if found else task.config
+    return settings
+
+
 def command(args: list[str]) -> None:
     """Reads the command line and runs it; SIGTERM ends it as Ctrl-C does."""
     if not any(arg in ("-c", "--config") or arg.startswith("--config=") for arg in args):
         args = ["--config", str(DEFAULT), *args]
-    parser = make_parser()
-    parsed = parser.parse_args(args)
-    files = [Path(str(path)) for path in parsed.pop("config") or []]
-    settings = vars(parser.instantiate_classes(parsed))
-    for task in vars(settings["tasks"]).values():
-        found = [str(file.parent / task.config) for file in files if task.config and (file.parent / task.config).is_file()]
-        task.config = found[-1] if found else task.config
+    settings = read_settings(args)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         swap(**settings)

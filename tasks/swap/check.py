@@ -12,18 +12,9 @@ import yaml  # type: ignore[import-untyped]
 
 from backbones import Backbone
 from backbones.spec import rebuild
+from tasks.arguments import reason_of
 from tasks.cost.sources import Source, load
 from tasks.swap.plan import Plan, Run
-
-# How lines of a parser's message begin that do not say what is wrong.
-SAYS_NOTHING = (
-    "Given value",
-    "Expected a <class 'NoneType'>",
-    "Subtypes:",
-    "Errors:",
-    "Does not validate against any",
-    "Problem with given class_path",
-)
 
 
 def check_plan(plan: Plan) -> None:
@@ -82,7 +73,7 @@ def _parse(run: Run) -> None:
             main(["fit", "--config", str(path), "--print_config"])
         except SystemExit as stopped:
             if stopped.code not in (0, None):
-                raise ValueError(_reason(said.getvalue() or str(stopped.code))) from stopped
+                raise ValueError(reason_of(said.getvalue() or str(stopped.code))) from stopped
 
 
 def _start_weights(run: Run) -> None:
@@ -91,14 +82,6 @@ def _start_weights(run: Run) -> None:
         raise ValueError(
             f"model.weights {model['weights']} is of one backbone; accepted in overrides: model.weights null, or model.strict_weights false"
         )
-
-
-def _reason(text: str) -> str:
-    """The line of a parser's message that says what is wrong."""
-    lines = [line.strip().removeprefix("- ") for line in text.rpartition("error:")[2].splitlines()]
-    keys = [line for line in lines if line.startswith("Parser key")][:1]
-    said = [line for line in lines if line and not line.startswith((*SAYS_NOTHING, "Parser key"))]
-    return " ".join((keys + said[:1]) or lines[:1])
 
 
 @contextlib.contextmanager

@@ -170,7 +170,7 @@ def _read_base(task: str, settings: TaskSettings, wrong: list[str]) -> dict[str,
         return None
     try:
         base = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
         wrong.append(f"{task}: {path}: cannot be read as YAML")
         return None
     data = base.get("data") if isinstance(base, dict) else None

@@ -80,7 +80,7 @@ def test_batch_norm_settings_reach_every_batch_norm() -> None:
     ("arguments", "message"),
     [
         ({"taps": ["layer15"]}, r"taps \['layer15'\] cannot be had; accepted: .*layer1, .*layer14"),
-        ({"width_mult": 0.0}, "width_mult 0.0 is not possible; accepted: positive"),
+        ({"width_mult": 0.0}, "width_mult 0.0 is not possible; accepted: over 0 to 10"),
         ({"padding": "valid"}, "padding 'valid' is unknown; accepted: 'symmetric', 'same'"),
         ({"frozen_layers": 15}, "frozen_layers 15 is not possible; accepted: 0 to 14, the layers built"),
     ],

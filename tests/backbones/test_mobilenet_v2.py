@@ -307,7 +307,7 @@ def test_bfloat16_autocast_stays_near_float32() -> None:
         ({"taps": ["layer2_expand"]}, "layer2_expand"),
         ({"taps": []}, r"taps \[\] cannot be had"),
         ({"output_stride": 4}, "output_stride 4 is not possible; accepted: 8, 16, 32"),
-        ({"width_mult": 0.0}, "width_mult 0.0 is not possible; accepted: positive"),
+        ({"width_mult": 0.0}, "width_mult 0.0 is not possible; accepted: over 0 to 10"),
         ({"width_mult": -1.0}, "width_mult -1.0"),
         ({"padding": "valid"}, "padding 'valid' is unknown; accepted: 'symmetric', 'same'"),
         ({"frozen_layers": 20}, "frozen_layers 20 is not possible; accepted: 0 to 19"),

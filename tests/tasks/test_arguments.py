@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.arguments import reset_backbone, value_of
+from tasks.arguments import reason_of, reset_backbone, value_of
 
 CONFIG = """
 model:
@@ -50,3 +50,15 @@ def test_the_same_backbone_keeps_everything(args: list[str], config: Path) -> No
 def test_what_is_wrong_is_left_to_the_parser(named: str, config: Path, tmp_path: Path) -> None:
     assert reset_backbone([f"--model.backbone={named}"], config) == []
     assert reset_backbone(["--model.backbone=MobileNetV1"], tmp_path / "missing.yaml") == []
+
+
+def test_reason_of_a_choice_of_types() -> None:
+    text = """Does not validate against any of the Union subtypes
+Subtypes: [typing.Literal['paper'], <class 'heads.anchors.AnchorRule'>, <class 'NoneType'>]
+Errors:
+  - Expected a typing.Literal['paper']
+  - max_scale 0 of anchors is not possible
+  - Expected a <class 'NoneType'>
+Given value type: <class 'int'>"""
+    assert reason_of(text) == "max_scale 0 of anchors is not possible"
+    assert reason_of('usage: x\nerror: Parser key "a":\n  no such thing') == 'Parser key "a": no such thing'

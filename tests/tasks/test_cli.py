@@ -155,3 +155,22 @@ def test_checkpoint_of_another_detector_is_refused(quick: list[str], tmp_path: P
         main(["validate", checkpoint, "--model.mean=[0.5,0.5,0.5]"])
     with pytest.raises(SystemExit, match="belongs to the run"):
         main(["fit", *quick, checkpoint, "--name=ssdlite"])  # only the beginning of its name
+
+
+@pytest.mark.parametrize(
+    ("flag", "sentence"),
+    [
+        ("data.batch_size=-1", "size (96, 96), batch_size -1, num_workers 0: sizes and batches are at least 1, workers at least 0"),
+        ("data.augmentation.crop=-1", "crop -1.0 is not possible; accepted: 0 to 1"),
+        ("model.mean=[]", "mean [] is not possible; accepted: three numbers, of red, green and blue"),
+        ("model.std=[1, 0, 1]", "std [1.0, 0.0, 1.0] is not possible; accepted: three positive numbers, of red, green and blue"),
+        ("model.head.extra_channels=[-1]", "extra_channels [-1] are not possible; accepted: whole numbers of at least 2"),
+        ("model.backbone.bn_eps=-1", "bn_eps -1.0, bn_momentum 0.1 are not possible; accepted: over 0 to 1, and 0 to 1"),
+        ("model.head.suppression.iou_threshold=.nan", "iou_threshold nan, score_threshold 0.01: accepted: from 0 to 1, and a number"),
+        ("model.head.anchors.ratios=[1, -2]", "ratios (1.0, -2.0) of anchors is not possible; accepted: over 0 to 100"),
+    ],
+)
+def test_values_out_of_range_end_in_one_sentence(flag: str, sentence: str, quick: list[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *quick, f"--{flag}"])
+    assert stop.value.code == f"error: {sentence}"

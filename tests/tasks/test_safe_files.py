@@ -156,7 +156,7 @@ CHANGES: dict[str, tuple[tuple[str, ...], Any, str]] = {
     "wide": (("head", "init_args", "extra_channels"), [10**6] * 8, "its weights do not fit its own description"),
     "wrong kind": (("backbone", "init_args", "width_mult"), [1], ""),
     "unknown argument": (("backbone", "init_args", "width"), 1, "MobileNetV2 cannot be built: TypeError"),
-    "size": (("size",), [10**6, 10**6], "size (1000000, 1000000) is not possible"),
+    "size": (("size",), [10**6, 10**6], "size [1000000, 1000000] is not possible"),
     "size of nothing": (("size",), [], ""),
     "tensor": (("size",), torch.zeros(2), "has a Tensor; accepted: plain values"),
     "no description": ((), 7, "holds no detector"),

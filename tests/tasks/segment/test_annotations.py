@@ -76,7 +76,7 @@ def test_sixteen_bits_are_read_where_the_values_fit(tmp_path: Path) -> None:
 
 def test_values_over_255_are_refused(tmp_path: Path) -> None:
     Image.fromarray(INDICES.astype(np.uint16) * 256).save(tmp_path / "deep.png")
-    with pytest.raises(ValueError, match=r"deep\.png: has values from 0 to 65280; accepted: 0 to 255$"):
+    with pytest.raises(ValueError, match=r"deep\.png: has values from 0 to 65280; accepted: whole numbers from 0 to 255$"):
         read_mask(tmp_path / "deep.png")
 
 
