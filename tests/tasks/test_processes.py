@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -109,11 +110,16 @@ def test_first_process_waits_for_the_end_of_others(code: int, end: int | None) -
     assert other.returncode == code
 
 
-def test_failed_first_process_ends_the_others() -> None:
+def test_failed_first_process_ends_the_others_in_silence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    codes: list[int] = []
+    monkeypatch.setattr(processes, "_end", codes.append)
+    processes.join_run()
     other = subprocess.Popen([sys.executable, "-Sc", "import time; time.sleep(60)"])
-    processes._started.append(other)
+    processes._watch_started([other])
     processes.leave_run(False)
+    time.sleep(2 * processes.POLL_SECONDS)
     assert other.returncode == -signal.SIGKILL
+    assert (codes, capsys.readouterr().err) == ([], "")
 
 
 def test_process_ends_with_the_one_that_started_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
