@@ -48,7 +48,7 @@ def join_run() -> None:
 
 def is_first() -> bool:
     """Whether this is the first process of its machine, which speaks for all."""
-    return int(os.environ.get("LOCAL_RANK", "0")) == 0
+    return int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0) == 0
 
 
 def is_first_of_all() -> bool:
@@ -58,7 +58,7 @@ def is_first_of_all() -> bool:
 
 def wait_for_others() -> None:
     """Waits before an error is shown: where it is the consequence of another's, this process ends here."""
-    if _started or _is_started():
+    if _started or _is_started() or not is_first():
         time.sleep(FIRST_WAITS if is_first() else OTHERS_WAIT)
 
 

@@ -30,6 +30,12 @@ def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
         yield started
 
 
+@pytest.fixture(autouse=True)
+def _alone() -> None:
+    """Forgets the processes of tests before."""
+    processes.join_run()
+
+
 @pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_losses_and_gradients_equal_those_of_one_process(ranks: int, crew: Crew, tmp_path: Path) -> None:
     whole = measure()
@@ -113,7 +119,6 @@ def test_first_process_waits_for_the_end_of_others(code: int, end: int | None) -
 def test_failed_first_process_ends_the_others_in_silence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     codes: list[int] = []
     monkeypatch.setattr(processes, "_end", codes.append)
-    processes.join_run()
     other = subprocess.Popen([sys.executable, "-Sc", "import time; time.sleep(60)"])
     processes._watch_started([other])
     processes.leave_run(False)
