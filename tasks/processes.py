@@ -117,7 +117,7 @@ def _watch_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(POLL_SECONDS)
     if os.environ["LOCAL_RANK"] == "1":
-        _say(f"error: the process of rank 0 was killed; {GO_ON}")
+        _say(f"error: the process that started this run was killed; {GO_ON}")
     _end(1)
 
 

@@ -19,7 +19,7 @@ from tasks.detect.module import DetectionModule
 from tasks.segment.data import Batch as MaskBatch
 from tasks.segment.module import SegmentationModule
 
-SIDE = 64
+SIDE = 48
 BOXES = {"different numbers of boxes": (3, 0, 1, 1, 5, 0), "a process without boxes": (3, 2, 4, 0, 0, 0), "no boxes": (0, 0, 0, 0, 0, 0)}
 VALID = {"different numbers of pixels": (9, 60, 64, 1, 0, 30), "a void process": (9, 60, 64, 0, 0, 0), "void": (0, 0, 0, 0, 0, 0)}
 PIXEL_LOSSES: dict[str, Callable[[], nn.Module]] = {
