@@ -47,7 +47,7 @@ class Step(nn.Module):
 
 def _backbone() -> MobileNetV2:
     torch.manual_seed(0)
-    return MobileNetV2(width_mult=0.35)
+    return MobileNetV2(width_mult=0.1)
 
 
 def _images() -> Tensor:
@@ -76,7 +76,7 @@ def _labels(own: slice) -> LabelBatch:
 
 
 def _detector(loss: Any) -> DetectionModule:
-    head = lambda taps, classes: SSDLite(taps, classes, class_loss=loss)  # noqa: E731
+    head = lambda taps, classes: SSDLite(taps, classes, extra_channels=[32], class_loss=loss)  # noqa: E731
     return DetectionModule(_backbone(), ["a", "b"], head, size=(SIDE, SIDE))
 
 
