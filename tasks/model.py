@@ -116,10 +116,10 @@ class TaskModel(nn.Module, ABC):
             ValueError: the file cannot be read, or holds no such model.
         """
         checkpoint = load_checkpoint(path)
-        spec = cls.described(checkpoint, path)
+        spec, weights = cls.described(checkpoint, path), _weights(checkpoint, path)
         try:
             model = cls._built(spec)
-            model.load_state_dict(_weights(checkpoint))
+            model.load_state_dict(weights)
         except (ValueError, RuntimeError) as error:
             raise ValueError(f"{path}: {error}") from error
         return model.eval()
@@ -137,7 +137,7 @@ class TaskModel(nn.Module, ABC):
                 shapes = {name: value.shape for name, value in cls._built(spec).state_dict().items()}
         except (ValueError, RuntimeError) as error:
             raise ValueError(f"{path}: {error}") from error
-        if shapes != {name: getattr(value, "shape", None) for name, value in _weights(checkpoint).items()}:
+        if shapes != {name: value.shape for name, value in _weights(checkpoint, path).items()}:
             raise ValueError(f"{path}: its weights do not fit its own description")
         return spec
 
@@ -159,10 +159,10 @@ class TaskModel(nn.Module, ABC):
             ValueError: the file cannot be read, nothing in it fits, or (`strict`) something does not fit.
         """
         checkpoint = load_checkpoint(path)
-        fill(self, _weights(checkpoint), str(path), strict)
-        stored, own = checkpoint.get(self.kind, {}), self.describe()
+        fill(self, _weights(checkpoint, path), str(path), strict)
+        stored, own = checkpoint.get(self.kind), self.describe()
         for key in ("mean", "std"):
-            if key in stored and stored[key] != own[key]:
+            if isinstance(stored, dict) and key in stored and stored[key] != own[key]:
                 log.warning("weights %s were trained with %s %s, this model has %s; set model.%s", path, key, stored[key], own[key], key)
 
 
@@ -191,8 +191,16 @@ def description(checkpoint: dict[str, Any], kind: str, path: object) -> dict[str
     return found
 
 
-def _weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+def _weights(checkpoint: dict[str, Any], path: object) -> dict[str, Tensor]:
     # A training module holds the model as its attribute `model`.
     # Beside it stand the buffers of losses.
     weights = checkpoint.get("state_dict", {})
-    return {name.removeprefix("model."): value for name, value in weights.items() if name.startswith("model.")}
+    if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
+        raise ValueError(f"{path}: its state_dict is no dictionary of tensors by name")
+    found = {name.removeprefix("model."): value for name, value in weights.items() if name.startswith("model.")}
+    for name, value in found.items():
+        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_complex():
+            raise ValueError(f"{path}: its {name} is no tensor of real numbers")
+        if value.isnan().any():
+            raise ValueError(f"{path}: its {name} holds NaN, as after a failed training; accepted: weights that are numbers")
+    return found

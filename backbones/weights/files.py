@@ -65,9 +65,12 @@ def load_torch(path: Path) -> Any:
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
                 raise ValueError("its archive is compressed, which torch never does, and so would take more memory than it has bytes")
+        file: Path | IO[bytes] = path
+    else:  # of torch before 1.6: a damaged length would make room for as many bytes in reading the file, but not in reading bytes
+        file = io.BytesIO(path.read_bytes())
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Detected pickle protocol")  # before it refuses the file
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _read_torch(path: Path) -> Any:

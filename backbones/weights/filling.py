@@ -64,7 +64,7 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str, strict: 
         strict: whether a parameter that is missing or has another shape is an error.
 
     Raises:
-        ValueError: nothing fits, or (`strict`) something does not fit.
+        ValueError: nothing fits, (`strict`) something does not fit, or what fits holds NaN.
     """
     wanted = module.state_dict()
     fitting = {name: tensor for name, tensor in tensors.items() if name in wanted and _fits(tensor, wanted[name])}
@@ -73,6 +73,9 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str, strict: 
     misfits = ", ".join(f"{name} ({_shape(tensors.get(name))}, wanted {_shape(wanted[name])})" for name in missing)
     if not fitting or (missing and strict):
         raise ValueError(f"weights {source}: {len(missing)} of {len(wanted)} tensors do not fit: {_shorten(misfits)}")
+    lost = [name for name, tensor in fitting.items() if tensor.isnan().any()]
+    if lost:
+        raise ValueError(f"weights {source}: {len(lost)} tensors hold NaN, as after a failed training, the first is {lost[0]}")
     module.load_state_dict(fitting, strict=False)
     unused = ", ".join(name for name in tensors if name not in fitting)
     for names, what in ((misfits, "not found, left as initialised"), (unused, "not used")):

@@ -75,7 +75,7 @@ def test_boxes_of_coco(kind: str, fuzz: Fuzzer, tmp_path: Path) -> None:
         path.write_bytes(content)
         check_boxes(boxes_of_coco(path, tmp_path))
 
-    fuzz(read, json_files() if kind == "values" else damaged(json.dumps(COCO).encode()), JSON_CORPUS, path.name, quick=80, slow=4000)
+    fuzz(read, json_files() if kind == "values" else damaged(json.dumps(COCO).encode()), JSON_CORPUS, path.name, quick=80, slow=2000)
 
 
 @pytest.mark.parametrize("kind", ["values", "bytes"])
@@ -87,7 +87,7 @@ def test_masks_of_coco(kind: str, fuzz: Fuzzer, tmp_path: Path) -> None:
         check_masks(masks_of_coco(path, tmp_path, voc_labels=False))
         masks_of_coco(path, tmp_path, voc_labels=True, min_pixels=10)
 
-    fuzz(read, json_files() if kind == "values" else damaged(json.dumps(COCO).encode()), JSON_CORPUS, path.name, quick=80, slow=4000)
+    fuzz(read, json_files() if kind == "values" else damaged(json.dumps(COCO).encode()), JSON_CORPUS, path.name, quick=80, slow=2000)
 
 
 def write_devkit(root: Path) -> tuple[Path, Path]:
@@ -114,7 +114,7 @@ def test_voc(fuzz: Fuzzer, tmp_path: Path) -> None:
         *(VOC.encode(name) for name in ("utf-8", "utf-8-sig", "utf-16", "utf-32")),
         *(b"", b"<a" * 10_000, b"<a>" * 20_000 + b"</a>" * 20_000, b"\x00" * 100),
     ]
-    fuzz(read, damaged(VOC.encode()), corpus, path.name, quick=80, slow=4000)
+    fuzz(read, damaged(VOC.encode()), corpus, path.name, quick=80, slow=2000)
 
 
 def test_list_of_a_split(fuzz: Fuzzer, tmp_path: Path) -> None:

@@ -161,4 +161,4 @@ def test_flags(task: str, fuzz: Fuzzer, tmp_path: Path, monkeypatch: pytest.Monk
             assert any(part in text for arg in args for part in names_of(arg)), text
             raise ValueError(code)
 
-    fuzz(build, settings_of(flags_of(task)), quick=8, slow=700)
+    fuzz(build, settings_of(flags_of(task)), quick=5, slow=250)

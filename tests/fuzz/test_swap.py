@@ -81,7 +81,7 @@ def test_experiments(kind: str, fuzz: Fuzzer, tmp_path: Path) -> None:
         plan_of(path)
 
     corpus = [b"", b"\xff\xfe", b"[" * 2000, b"a: &a [*a]", b"- 1", yaml_bytes(EXPERIMENT)]
-    fuzz(read, settings_files() if kind == "values" else damaged(yaml_bytes(EXPERIMENT)), corpus, quick=12, slow=800)
+    fuzz(read, settings_files() if kind == "values" else damaged(yaml_bytes(EXPERIMENT)), corpus, quick=12, slow=400)
 
 
 def test_base_configs(fuzz: Fuzzer, tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_base_configs(fuzz: Fuzzer, tmp_path: Path) -> None:
         plan_of(path)
 
     corpus = [b"", b"\xff\xfe", b"[" * 2000, b"- 1", b"data: {class_path: tasks.detect.data.Voc}\nmodel: {backbone: x}"]
-    fuzz(read, base_configs() | damaged(base_text()), corpus, quick=12, slow=800)
+    fuzz(read, base_configs() | damaged(base_text()), corpus, quick=12, slow=400)
 
 
 def base_text() -> bytes:
@@ -111,4 +111,4 @@ def test_overrides(fuzz: Fuzzer, tmp_path: Path) -> None:
         path.write_bytes(yaml_bytes(EXPERIMENT | {"tasks": tasks}))
         plan_of(path)
 
-    fuzz(plan, st.dictionaries(keys, odd_values(), max_size=3), [{}], quick=10, slow=800)
+    fuzz(plan, st.dictionaries(keys, odd_values(), max_size=3), [{}], quick=10, slow=400)

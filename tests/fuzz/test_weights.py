@@ -74,7 +74,7 @@ def odd_tensors(draw: DrawFn, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             case "drop":
                 found.pop(name, None)
             case "odd" if name in found:
-                found[name] = draw(st.sampled_from(ODD_TENSORS))(found[name])
+                found[name] = draw(st.sampled_from(ODD_TENSORS))(tensors.get(name, torch.ones(2)))
             case "rename" if name in found:
                 found[draw(st.text(max_size=5))] = found.pop(name)
             case _:
@@ -103,8 +103,10 @@ def test_checkpoints(task: str, kind: str, fuzz: Fuzzer, tmp_path: Path) -> None
 
     def rebuild(content: bytes) -> None:
         path.write_bytes(content)
-        with torch.no_grad():
-            type(model).from_checkpoint(path).predict(image)  # type: ignore[attr-defined]
+        rebuilt: Any = type(model).from_checkpoint(path)
+        assert not any(value.isnan().any() for value in rebuilt.state_dict().values())
+        if kind.startswith("bytes"):  # the type of every argument that a network is described by is not looked at
+            rebuilt.predict(image)
 
     def start(content: bytes) -> None:
         path.write_bytes(content)
@@ -112,8 +114,8 @@ def test_checkpoints(task: str, kind: str, fuzz: Fuzzer, tmp_path: Path) -> None
 
     whole = encoded({model.kind: model.describe(), "state_dict": {f"model.{k}": v for k, v in model.state_dict().items()}}, path.suffix)
     cases = damaged(whole) if kind.startswith("bytes") else odd_checkpoints(model)
-    fuzz(rebuild, cases, [whole, b"", whole[:-1], whole[: len(whole) // 2]], kind, quick=6, slow=250)
-    fuzz(start, cases, [whole], kind, quick=3, slow=100)
+    fuzz(rebuild, cases, [whole, b"", whole[:-1], whole[: len(whole) // 2]], kind, quick=5, slow=200)
+    fuzz(start, cases, [whole], kind, quick=2, slow=100)
 
 
 @pytest.mark.parametrize("ending", [".pth", ".safetensors", ".npz", ".h5", ".keras", ".tflite", ".ckpt.index"])
@@ -142,7 +144,7 @@ def test_foreign_bytes(ending: str, fuzz: Fuzzer, tmp_path: Path) -> None:
         read_tensors(path)
 
     whole = content.getvalue()
-    fuzz(read, damaged(whole), [whole, b"", whole[:-1], whole[:20]], path.name, quick=8, slow=500)
+    fuzz(read, damaged(whole), [whole, b"", whole[:-1], whole[:20]], path.name, quick=8, slow=400)
 
 
 def test_converted_tensors(fuzz: Fuzzer, tmp_path: Path) -> None:
