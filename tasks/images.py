@@ -31,12 +31,28 @@ def read_image(path: str | Path, apply_exif: bool = True) -> RGBImage:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of corrupt EXIF data and the like, beside which the picture is whole
             with Image.open(path) as image:
+                check_pixels(image)
                 image.load()
                 turned = ImageOps.exif_transpose(image) if apply_exif and image.getexif() else image
                 return np.array(_to_rgb(turned))
     except Exception as error:  # Pillow's readers raise TypeError, SyntaxError and others on damaged files
-        reason = "no such file" if isinstance(error, FileNotFoundError) else (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path}: cannot be read as an image: {reason}") from error
+        raise ValueError(f"{path}: cannot be read as an image: {reason_of(error)}") from error
+
+
+def reason_of(error: Exception) -> str:
+    """Returns why an image cannot be read, in one line."""
+    return "no such file" if isinstance(error, FileNotFoundError) else (str(error) or type(error).__name__).splitlines()[0]
+
+
+def check_pixels(image: Image.Image) -> None:
+    """Refuses an opened image of more pixels than Pillow's limit, of which Pillow itself only warns up to twice as many.
+
+    Raises:
+        DecompressionBombError: it has more; says how many.
+    """
+    pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
+    if limit is not None and pixels > limit:
+        raise Image.DecompressionBombError(f"it has {pixels} pixels; accepted: up to {limit}")
 
 
 def rgb_pixels(image: str | Path | RGBImage) -> RGBImage:
@@ -68,8 +84,13 @@ def read_annotated(path: str | Path, size: tuple[int, int], origin: str) -> RGBI
     if 0 not in size and image.shape[:2] != size:
         image = read_image(path)
         if image.shape[:2] != size:
-            raise ValueError(f"{path}: is {image.shape[0]} pixels high and {image.shape[1]} wide, but {size[0]} and {size[1]} in {origin}")
+            raise ValueError(other_size(path, (image.shape[0], image.shape[1]), size, origin))
     return image
+
+
+def other_size(path: str | Path, found: tuple[int, int], size: tuple[int, int], origin: str) -> str:
+    """Returns the sentence on an image of another height and width than `origin` says."""
+    return f"{path}: is {found[0]} pixels high and {found[1]} wide, but {size[0]} and {size[1]} in {origin}"
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -92,6 +92,7 @@ class DetectionModule(TaskModule):
             self.log(f"val/{name}", value, prog_bar=name == "AP", sync_dist=True)
         if folder := self.report_folder:
             facts = {"images": seen.numel(), "checkpoint": self.trainer.ckpt_path, "classes_left_out": annotations.left_out}
+            facts["images_left_out"] = self.data.images_left_out
             write_report(folder, self.evaluation, self.shown, facts)
 
     on_test_epoch_start = on_validation_epoch_start
