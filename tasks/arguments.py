@@ -1,4 +1,4 @@
-"""Looking at a command line before it is parsed."""
+"""Looking at a command line before it is parsed, and at a config before its classes are built."""
 
 import importlib
 import inspect
@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 
 import yaml  # type: ignore[import-untyped]
+from jsonargparse import Namespace
+
+from backbones.spec import NO_WEIGHTS
 
 # The one argument of a config's backbone that belongs to the task, and so is kept for another backbone.
 KEPT = "output_stride"
@@ -39,3 +42,10 @@ def reset_backbone(args: list[str], config: Path) -> list[str]:
         return []
     given = [key for key in defaults for way in ("", "init_args.") if value_of(args, f"--model.backbone.{way}{key}") is not None]
     return [f"--model.backbone.{key}={value}" for key, value in defaults.items() if key not in given]
+
+
+def leave_out_weights(config: Namespace) -> None:
+    """Lets a config build its model without the files of weights that training starts from."""
+    for part in (config.model, config.model.backbone.init_args):
+        for name in NO_WEIGHTS.keys() & vars(part).keys():
+            part[name] = NO_WEIGHTS[name]

@@ -1,6 +1,5 @@
 """The command line that all tasks share: LightningCLI with a run folder and a default config."""
 
-import ctypes
 import inspect
 import json
 import os
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 import yaml  # type: ignore[import-untyped]
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -22,9 +20,10 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelChec
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
-from backbones.spec import NO_WEIGHTS
-from tasks.arguments import reset_backbone, value_of
+from tasks.arguments import leave_out_weights, reset_backbone, value_of
+from tasks.check import Describe, check
 from tasks.checkpoint import CheckpointFiles, load_checkpoint, newest_checkpoint
+from tasks.memory import keep_freed_memory
 from tasks.model import description
 from tasks.module import TaskModule
 from tasks.resume import LastCheckpoint
@@ -35,15 +34,16 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
 class TaskCLI(LightningCLI):
-    """One task's command line: fit, validate, test and predict.
+    """One task's command line: fit, validate, test, predict and check.
 
-    `fit` without `--config` runs the task's default config; `validate` and `test` of a run's checkpoint use that run's config.
+    `fit` and `check` without `--config` take the task's default config; `validate` and `test` of a run's checkpoint use that run's config.
 
     Args:
         task: name of the task, of its folder under `configs` and under the folder of runs.
         default_config: name of the config that `fit` uses where none is given.
         monitor: the figure that picks `best.ckpt`, larger is better.
         predict: function that the subcommand `predict` calls with its arguments.
+        describe: returns what the subcommand `check` says of the task's data, see `tasks.check.check`.
         module_class: the training module.
         data_class: base class of the data sets.
         args: command line, by default that of the process.
@@ -55,11 +55,12 @@ class TaskCLI(LightningCLI):
         default_config: str,
         monitor: str,
         predict: Callable[..., None],
+        describe: Describe,
         module_class: type[TaskModule],
         data_class: type[L.LightningDataModule],
         args: Sequence[str] | None = None,
     ) -> None:
-        self.task, self.monitor, self.predict_function = task, monitor, predict
+        self.task, self.monitor, self.predict_function, self.describe = task, monitor, predict, describe
         self.kind, self.data_class = module_class.model_class.kind, data_class
         taken: Any = data_class  # a TaskData, but mypy takes no abstract class for an argument's type
         self.linked, self.example = taken.linked, taken.example
@@ -79,7 +80,7 @@ class TaskCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """The subcommands that run the trainer; `predict` is added beside them."""
+        """The subcommands that run the trainer; `predict` and `check` are added beside them."""
         return {name: skipped for name, skipped in LightningCLI.subcommands().items() if name != "predict"}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -90,7 +91,13 @@ class TaskCLI(LightningCLI):
         parser.add_argument("--checkpoint_steps", type=int | None, default=None, help="Steps between checkpoints within an epoch.")
         parser.add_argument("--allow_changes", type=bool, default=False, help="Continue a run although its config has changed.")
         for name in self.linked:
-            parser.link_arguments("data", f"model.{name}", compute_fn=partial(_taken_from_data, name=name), apply_on="instantiate")
+            parser.link_arguments("data", f"model.{name}", compute_fn=partial(self._taken_from_data, name=name), apply_on="instantiate")
+
+    def _taken_from_data(self, data: Any, name: str) -> Any:
+        if name != "class_names":
+            return getattr(data, name)
+        # What is checked may have no classes to read; a model of any two has the same anchors.
+        return ["class 1", "class 2"] if self.subcommand == "check" else list(data.class_names)
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         super()._add_subcommands(parser, **kwargs)
@@ -99,6 +106,9 @@ class TaskCLI(LightningCLI):
         summary = (self.predict_function.__doc__ or "").splitlines()[0]
         actions: Any = parser._subcommands_action
         actions.add_subcommand("predict", predict_parser, help=summary)
+        summary = "Look for faults in the data set that `fit` would train on."
+        self._subcommand_parsers["check"] = super()._prepare_subcommand_parser(L.Trainer, "fit", description=summary)
+        actions.add_subcommand("check", self._subcommand_parsers["check"], help=summary)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
@@ -111,7 +121,7 @@ class TaskCLI(LightningCLI):
         self.config = parser.parse_args(self._with_config(args))
 
     def _with_config(self, args: list[str]) -> list[str]:
-        if not args or args[0] not in self.subcommands() or {"--help", "-h"} & set(args):
+        if not args or args[0] not in (*self.subcommands(), "check") or {"--help", "-h"} & set(args):
             return args
         if given := value_of(args, "--config") or value_of(args, "-c"):
             return [*args, *reset_backbone(args, Path(given))]
@@ -156,11 +166,15 @@ class TaskCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Finds the run's folder and, for `--ckpt_path last`, its checkpoint."""
-        if self.subcommand not in self.subcommands():
+        if self.subcommand not in (*self.subcommands(), "check"):
             return
         config: Namespace = self.config[self.subcommand]
         base = Path(config.runs) / self.task / config.name
         checkpoint = config.get("ckpt_path")
+        if self.subcommand == "check":
+            self.run_folder = base / "check"
+            leave_out_weights(config)
+            return
         if checkpoint == "last":
             checkpoint = str(newest_checkpoint(latest_run_folder(base) / "checkpoints"))
         if checkpoint:
@@ -181,9 +195,7 @@ class TaskCLI(LightningCLI):
             check_changes(run, self._parser("fit").dump(config, skip_none=False), allowed)
         if self.subcommand != "fit":
             self.run_folder = (run or base) / self.subcommand
-            for part in (config.model, config.model.backbone.init_args):  # they are in the checkpoint, and their file may be gone
-                for name in NO_WEIGHTS.keys() & vars(part).keys():
-                    part[name] = NO_WEIGHTS[name]
+            leave_out_weights(config)  # they are in the checkpoint, and their file may be gone
         elif rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             self.run_folder = run or new_run_folder(base)
         else:  # the first process has made the folder
@@ -194,6 +206,9 @@ class TaskCLI(LightningCLI):
         if self.subcommand in self.subcommands():
             keep_freed_memory()
             super().instantiate_classes()
+        elif self.subcommand == "check":  # which needs no trainer
+            built = self.parser.instantiate_classes(self.config)
+            self.datamodule, self.model = self._get(built, "data"), self._get(built, "model")
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> L.Trainer:
         self.run_folder.mkdir(parents=True, exist_ok=True)
@@ -230,6 +245,8 @@ class TaskCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         if subcommand == "predict":
             self.predict_function(**self.config["predict"].as_dict())
+        elif subcommand == "check":
+            sys.exit(int(check(self.datamodule, self.model, self.run_folder, self.describe) > 0))
         else:
             super()._run_subcommand(subcommand)
 
@@ -272,20 +289,3 @@ def run_command(cli: Callable[[], object]) -> None:
         if isinstance(stop.__context__, KeyboardInterrupt):  # which Lightning makes a 1
             sys.exit(128 + signal.SIGINT)
         raise
-
-
-def keep_freed_memory() -> None:
-    """Lets glibc keep freed tensors instead of giving each back to the system, which costs up to a quarter of a CPU training step."""
-    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
-    if sys.platform == "linux" and not torch.cuda.is_available():
-        try:
-            mallopt = ctypes.CDLL("libc.so.6").mallopt
-        except OSError:  # another C library
-            return
-        mallopt(mmap_threshold, 1 << 30)
-        mallopt(trim_threshold, (1 << 31) - 1)
-
-
-def _taken_from_data(data: Any, name: str) -> Any:
-    value = getattr(data, name)
-    return list(value) if name == "class_names" else value

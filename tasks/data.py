@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from tasks.faults import Faults, OnFault, Policy
+from tasks.faults import Fault, Faults, OnFault, Policy
 from tasks.readable import readable
 
 # For how long a loader worker outlives a SIGTERM.
@@ -214,7 +214,13 @@ def check_same_classes(train: Any, val: Any) -> None:
     Raises:
         ValueError: names the classes that only one split has, or says that their order differs.
     """
+    differing_classes(train, val, Faults())
+
+
+def differing_classes(train: Any, val: Any, faults: Faults) -> None:
+    """Lets `faults` refuse annotations with different classes; they count by class, another order once."""
     if train.class_names != val.class_names:
         differing = set(train.class_names) ^ set(val.class_names)
         what = f"the classes {', '.join(sorted(differing))}" if differing else "the order of the classes"
-        raise ValueError(f"{train.source} and {val.source} differ in {what}; both need the same categories")
+        said = f"{train.source} and {val.source} differ in {what}; both need the same categories"
+        faults.refuse("differing_classes", len(differing) or 1, [Fault("differing_classes", said)])

@@ -96,6 +96,7 @@ class Fault:
         annotation: id of the object in its annotation file.
         value: what was found.
         box: x1 y1 x2 y2 in pixels, of objects with a box of numbers.
+        mask: the mask file that it concerns.
     """
 
     kind: str
@@ -104,6 +105,7 @@ class Fault:
     annotation: Any = None
     value: Any = None
     box: tuple[float, ...] | None = None
+    mask: str | None = None
 
 
 class Faults:

@@ -60,6 +60,13 @@ def _font() -> str:
     return str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
 
 
+def caption_font(size: int):  # type: ignore[no-untyped-def]
+    """Returns the font of captions, of a size in pixels."""
+    from PIL import ImageFont
+
+    return ImageFont.truetype(_font(), size)
+
+
 def captioned(image: Tensor, lines: Sequence[str], colour: str) -> Tensor:
     """Puts a coloured frame around an image and lines of text below it; text that is too long is cut.
 

@@ -118,9 +118,11 @@ def _decode_all(annotations: Inspected, split: str) -> list[tuple[int, Fault]]:
 
 def inspect_all(annotations: Inspected, description: str) -> Iterator[Inspection]:
     """Inspects all images in threads, in order, with a progress bar."""
+    from rich.console import Console
     from rich.progress import Progress
 
-    with warnings.catch_warnings(), Progress(transient=True) as progress:
+    console = Console()
+    with warnings.catch_warnings(), Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         warnings.simplefilter("ignore")  # of corrupt EXIF data and the like; here, because threads share the filters
         task = progress.add_task(description, total=len(annotations))
         for found in in_threads(annotations.inspect, len(annotations)):

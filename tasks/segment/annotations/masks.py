@@ -165,7 +165,7 @@ class MaskFiles(MaskAnnotations):
         try:
             self.mask(index)
         except FaultError as error:
-            return [Fault(error.kind, str(error), str(self.files[index]))]
+            return [Fault(error.kind, str(error), str(self.files[index]), mask=self.origin(index))]
         return []
 
     def mask(self, index: int) -> Mask:
