@@ -122,7 +122,7 @@ def class_table(splits: Sequence[Split], unit: str, counts: Sequence[Sequence[in
     names = splits[0].annotations.class_names
     by_name = [dict(zip(split.annotations.class_names, row, strict=False)) for split, row in zip(splits, counts, strict=True)]
     if splits[0].name == "train":
-        absent = [name for name in names if not by_name[0].get(name)]
+        absent = [name for name in dict.fromkeys(names) if not by_name[0].get(name)]
         source = splits[0].annotations.source or "the training split"
         said = (Fault("class_without_images", f"{source}: no {unit} of {name} can be trained on") for name in absent)
         splits[0].faults.note("class_without_images", len(absent), said)
@@ -176,4 +176,5 @@ def _print_end(collected: dict[str, Faults], total: int, folder: Path, has_pictu
         return
     kinds = {kind for faults in collected.values() for kind in faults.counts if kind not in NOTES}
     also = " and in pictures/faults.png" if has_picture else ""
-    print(f"{total} faults of {len(kinds)} kinds, listed in {folder / 'check.json'}{also}")
+    what = f"{total} faults of {len(kinds)} kinds" if len(kinds) > 1 else f"{total} {KINDS[min(kinds)]}"
+    print(f"{what}, listed in {folder / 'check.json'}{also}")

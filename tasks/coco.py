@@ -84,11 +84,8 @@ def _images(path: Path, entries: list[Any], faults: Faults) -> tuple[list[Entry]
     if repeated:
         # Of images that share an id, nobody can say whose the boxes are; of one that is listed twice, everybody can.
         unclear = {e["id"] for e in repeated if e["file_name"] != first[e["id"]]["file_name"]}
-        messages = (
-            Fault("duplicate_image_id", f"{path}: images {first[e['id']]['file_name']} and {e['file_name']} have the same id {e['id']}")
-            for e in repeated
-        )
-        faults.refuse("duplicate_image_id", len(repeated), messages, images=len(repeated) + len(unclear))
+        said = (_same_id(path, first[e["id"]]["file_name"], e["file_name"], e["id"]) for e in repeated)
+        faults.refuse("duplicate_image_id", len(repeated), said, images=len(repeated) + len(unclear))
         good, gone = [e for n, e in first.items() if n not in unclear], gone | unclear
     again = _repeated(good, lambda e: e["file_name"])
     faults.note(
@@ -97,6 +94,11 @@ def _images(path: Path, entries: list[Any], faults: Faults) -> tuple[list[Entry]
         (Fault("duplicate_file_name", f"{path}: image {e['file_name']} is listed more than once, again as id {e['id']}") for e in again),
     )
     return good, gone
+
+
+def _same_id(path: Path, one: str, two: str, number: int) -> Fault:
+    what = f"image {one} is listed more than once, with the id" if one == two else f"images {one} and {two} have the same id"
+    return Fault("duplicate_image_id", f"{path}: {what} {number}", value=number)
 
 
 def _categories(path: Path, entries: list[Any], faults: Faults) -> list[Entry]:
@@ -175,10 +177,10 @@ def _annotation_fault(images: set[int], categories: set[int], gone: set[int]) ->
         if entry["image_id"] in gone:
             return None
         if entry["image_id"] not in images:
-            said = f"{path}: an annotation has image_id {entry['image_id']}, which is not in the file's list"
+            said = f"{path}: an annotation has image_id {entry['image_id']}, which is not in the file's list (annotation {shown(name)})"
             return Fault("unknown_image", said, annotation=name, value=entry["image_id"])
         if entry["category_id"] not in categories:
-            said = f"{path}: an annotation has category_id {entry['category_id']}, which is not in the file's list"
+            said = f"{path}: an annotation has category_id {entry['category_id']}, which is not in the file's list (annotation {shown(name)})"
             return Fault("unknown_category", said, annotation=name, value=entry["category_id"])
         if type(box) is not list or len(box) != 4 or not NUMBERS.issuperset(map(type, box)):
             said = f"{path}: annotation {shown(name)} has bbox {shown(box)}; accepted: [x, y, width, height]"

@@ -18,6 +18,8 @@ from tasks.pictures import PALETTE, caption_font, captioned, draw_boxes, grid, v
 
 # Tiles in the picture, and their side in pixels.
 TILES, SIDE = 16, 320
+# Width of a box's lines, which have white borders.
+LINE = 3
 # Grey of what is beyond an image or cannot be shown.
 GREY = 160
 # A tile shows at most this much around an image, in its sides.
@@ -58,18 +60,22 @@ def _tile(fault: Fault) -> Tensor:
     owner = name if fault.annotation is None else f"{name}, object {fault.annotation}"
     try:
         image = torch.from_numpy(read_image(fault.file or "", apply_exif=False)).permute(2, 0, 1)
-        drawn, said = _drawn(image, fault), str(fault.value or "")
+        drawn, said = _drawn(image, fault), str(fault.value or _reason(fault))
     except ValueError:
-        drawn, said = _reason(fault), ""
+        drawn, said = _refused(_reason(fault)), ""
     return captioned(drawn, [fault.kind.replace("_", " "), owner, said], RED)
 
 
-def _reason(fault: Fault) -> Tensor:
+def _reason(fault: Fault) -> str:
+    """The message without the file that it begins with."""
+    return fault.message.partition(": ")[2]
+
+
+def _refused(reason: str) -> Tensor:
     """A grey tile with the reason."""
     from PIL import ImageDraw
 
     tile = Image.new("RGB", (SIDE, SIDE), (GREY, GREY, GREY))
-    reason = fault.message.rpartition(f"{Path(fault.file or '').name}: ")[2]
     ImageDraw.Draw(tile).multiline_text((16, SIDE // 3), "\n".join(wrap(reason, 30)), fill="black", font=caption_font(18))
     return torch.from_numpy(np.array(tile)).permute(2, 0, 1)
 
@@ -97,8 +103,8 @@ def _drawn(image: Tensor, fault: Fault) -> Tensor:
     if fault.box is None:
         return tile
     corners = torch.from_numpy((box - [left, top, left, top]) * share + [x, y, x, y]).float()
-    corners[2:] = corners[2:].maximum(corners[:2] + 2)  # what has no width is drawn as a line
-    return draw_boxes(tile, corners[None], [""], [RED])
+    corners[2:] = corners[2:].maximum(corners[:2] + 3 * LINE)  # what has no width is drawn as a line
+    return draw_boxes(draw_boxes(tile, corners[None], [""], ["#FFFFFF"], LINE + 4), corners[None], [""], [RED], LINE)
 
 
 def _with_mask(image: Tensor, path: str) -> Tensor:
