@@ -67,8 +67,9 @@ class TaskData(L.LightningDataModule, ABC):
             ValueError: something cannot be used and `on_fault` is `error`, or nothing is left.
         """
         annotations, faults = self.annotations(split), self.faults[split]
+        images = len(annotations) + faults.images
         kept = readable(annotations, faults, split)
-        faults.warn_of_dropped(split)
+        faults.warn_of_dropped(split, images)
         if faults.images and not len(kept):
             raise ValueError(f"{annotations.source or f'the {split} split'}: none of its images can be used")
         return annotations if len(kept) == len(annotations) else annotations.select(kept)

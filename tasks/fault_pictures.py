@@ -18,6 +18,8 @@ from tasks.pictures import PALETTE, caption_font, captioned, draw_boxes, grid, v
 
 # Tiles in the picture, and their side in pixels.
 TILES, SIDE = 16, 320
+# Letters in a line of text.
+LETTERS = 29
 # Width of a box's lines, which have white borders.
 LINE = 3
 # Grey of what is beyond an image or cannot be shown.
@@ -63,7 +65,8 @@ def _tile(fault: Fault) -> Tensor:
         drawn, said = _drawn(image, fault), str(fault.value or _reason(fault))
     except ValueError:
         drawn, said = _refused(_reason(fault)), ""
-    return captioned(drawn, [fault.kind.replace("_", " "), owner, said], RED)
+    lines = [*wrap(said, LETTERS), "", ""][:2]
+    return captioned(drawn, [fault.kind.replace("_", " "), owner, *lines], RED)
 
 
 def _reason(fault: Fault) -> str:
@@ -76,7 +79,7 @@ def _refused(reason: str) -> Tensor:
     from PIL import ImageDraw
 
     tile = Image.new("RGB", (SIDE, SIDE), (GREY, GREY, GREY))
-    ImageDraw.Draw(tile).multiline_text((16, SIDE // 3), "\n".join(wrap(reason, 30)), fill="black", font=caption_font(18))
+    ImageDraw.Draw(tile).multiline_text((16, SIDE // 3), "\n".join(wrap(reason, LETTERS)), fill="black", font=caption_font(18))
     return torch.from_numpy(np.array(tile)).permute(2, 0, 1)
 
 

@@ -161,12 +161,12 @@ class Faults:
         if self.policy != "report":
             log.warning(message, *values)
 
-    def warn_of_dropped(self, split: str) -> None:
-        """Says once what was left out of a split."""
+    def warn_of_dropped(self, split: str, images: int) -> None:
+        """Says once what was left out of a split of so many images."""
         if self.dropped:
             kinds = [kind for kind in KINDS if kind in self.dropped]
-            listed = "; ".join(f"{self.dropped[kind]} {KINDS[kind]}, such as {self.examples[kind][0].message}" for kind in kinds)
-            self.warn("%s split: %d images and what else cannot be used are left out (on_fault skip): %s", split, self.images, listed)
+            listed = "; ".join(f"{KINDS[kind]}: {self.dropped[kind]}, such as {self.examples[kind][0].message}" for kind in kinds)
+            self.warn("on_fault skip leaves out %d of the %d images of the %s split; %s", self.images, images, split, listed)
 
     @property
     def total(self) -> int:

@@ -1,6 +1,9 @@
 """Looking at one image: whether it can be read, and what is odd about it."""
 
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,8 +41,16 @@ class Inspection(NamedTuple):
         return next((fault for fault in self.faults if fault.kind in UNUSABLE), None)
 
 
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Ignores warnings of corrupt EXIF data and the like, beside which a picture is whole; around threads, which share such filters."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def probe(path: str, decode: bool = True, size: Size = (0, 0), origin: str = "", size_kind: str = "wrong_size") -> Inspection:
-    """Finds what is wrong with an image file, as `tasks.images.read_image` and `read_annotated` would; safe in threads.
+    """Finds what is wrong with an image file, as `tasks.images.read_image` and `read_annotated` would; use it in `silenced`, also from threads.
 
     Args:
         path: the file.
@@ -55,7 +66,7 @@ def probe(path: str, decode: bool = True, size: Size = (0, 0), origin: str = "",
             turned = stored[::-1] if image.getexif().get(ORIENTATION) in SWAPPING else stored
             is_jpeg = image.format == "JPEG"
             if decode and is_jpeg:
-                image.draft(None, (image.width // DRAFT, image.height // DRAFT))  # type: ignore[arg-type]
+                image.draft(None, (max(image.width // DRAFT, 1), max(image.height // DRAFT, 1)))  # type: ignore[arg-type]
                 ImageOps.exif_transpose(image)
         if decode and not is_jpeg:
             read_image(path)

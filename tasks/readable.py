@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from tasks.faults import Fault, Faults
 from tasks.files import write_whole
-from tasks.probe import Inspection
+from tasks.probe import Inspection, silenced
 from tasks.shapes import default_root
 
 log = logging.getLogger("lightning.pytorch")
@@ -60,8 +59,9 @@ def readable(annotations: Inspected, faults: Faults, split: str) -> NDArray[np.i
     stats = {kind: stat_all(paths) for kind, paths in annotations.paths().items()}
     if faults.policy == "error":
         _refuse_missing(annotations, stats, faults, split)
-        for index in np.unique(np.linspace(0, len(annotations) - 1, min(SAMPLE, len(annotations))).astype(int)).tolist():
-            if worst := annotations.inspect(index, decode=False).worst:
+        sample = np.unique(np.linspace(0, len(annotations) - 1, min(SAMPLE, len(annotations))).astype(int)).tolist()
+        with silenced():
+            for worst in filter(None, (annotations.inspect(index, decode=False).worst for index in sample)):
                 faults.refuse(worst.kind, 1, [worst], images=1)
         return np.arange(len(annotations))
     verdict = _kept_verdict(annotations, stats, split)
@@ -122,8 +122,7 @@ def inspect_all(annotations: Inspected, description: str) -> Iterator[Inspection
     from rich.progress import Progress
 
     console = Console()
-    with warnings.catch_warnings(), Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        warnings.simplefilter("ignore")  # of corrupt EXIF data and the like; here, because threads share the filters
+    with silenced(), Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(description, total=len(annotations))
         for found in in_threads(annotations.inspect, len(annotations)):
             progress.advance(task)
