@@ -62,3 +62,71 @@ def test_each_fault_is_counted_exactly(case: str, tmp_path: Path, capsys: pytest
     (picture,) = tmp_path.glob("runs/*/mine/check/pictures/faults.png")
     with Image.open(picture) as image:
         assert image.width > 600
+
+
+@pytest.mark.parametrize(("main", "task"), [(detect, "detect"), (segment, "segment"), (classify, "classify")])
+def test_clean_shapes_have_no_faults(
+    main: Main, task: str, shapes_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, found = run(main, tmp_path, f"--data.root={shapes_root}", "--data.train_images=15", "--data.val_images=5")
+    assert (code, found["total"], counts(found)) == (0, 0, {"train": {}, "val": {}, "both": {}})
+    assert found["tables"]["Data set"][0] == {"count of": "images", "train": 15, "val": 5}
+    assert capsys.readouterr().out.splitlines()[-1] == f"no faults; the report is in {tmp_path / 'runs' / task / 'mine' / 'check'}"
+    assert not (tmp_path / "runs" / task / "mine" / "check" / "pictures" / "faults.png").exists()
+
+
+def test_weights_of_a_config_need_not_be_there_and_a_first_run_keeps_its_name(shapes_root: Path, tmp_path: Path) -> None:
+    from tasks.run_folder import new_run_folder
+
+    data = (f"--data.root={shapes_root}", "--data.train_images=15", "--data.val_images=5")
+    assert run(detect, tmp_path, *data, "--model.backbone.weights=absent.pth", "--model.weights=absent.ckpt")[0] == 0
+    base = tmp_path / "runs" / "detect" / "mine"
+    assert new_run_folder(base) == base
+    (base / "config.yaml").touch()
+    assert new_run_folder(base).name == "mine-2"
+
+
+def test_wrong_flags_end_with_2(tmp_path: Path) -> None:
+    for flags in (["--data.nothing=1"], ["--data.on_fault=never"]):
+        with pytest.raises(SystemExit) as stopped:
+            detect(["check", f"--runs={tmp_path}", *flags])
+        assert stopped.value.code == 2
+
+
+def test_a_split_that_cannot_be_read_does_not_hide_the_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    faulty.picture(tmp_path / "train" / "1.jpg", 1)
+    faulty.write_coco(tmp_path, "train", [faulty.image(1, "1.jpg")], [faulty.box(1, 1, [50, 30, 20, 20])])
+    faulty.write_coco(tmp_path, "val", [], [])
+    (tmp_path / "val.json").write_text('{"images": [],\n "annotations" []}')
+    code, found = run(detect, tmp_path, "--data=tasks.detect.data.Coco", *faulty.coco_flags(tmp_path))
+    assert (code, found["total"]) == (1, 3 - 1)
+    assert found["faults"]["val"]["unreadable_annotations"]["examples"][0]["message"].endswith("line 2 column 16 (char 30)")
+    assert counts(found)["train"]["box_beyond"] == 1
+    assert capsys.readouterr().out.splitlines()[-1].startswith("2 faults of 2 kinds, listed in ")
+
+
+def test_share_of_boxes_that_anchors_fit(tmp_path: Path) -> None:
+    """Boxes that are anchors of the default config at 160 x 160 fit wholly, thin ones not at all."""
+    faulty.picture(tmp_path / "train" / "1.jpg", 1, (160, 160))
+    faulty.picture(tmp_path / "val" / "2.jpg", 2, (160, 160))
+    exact = [80 + 4 - 8, 80 + 4 - 8, 16, 16]  # at stride 8, scale .1
+    boxes = [faulty.box(1, 1, exact), faulty.box(2, 1, exact), faulty.box(3, 1, [0, 0, 160, 2], 2)]
+    image = faulty.image(1, "1.jpg") | {"height": 160, "width": 160}
+    faulty.write_coco(tmp_path, "train", [image], boxes)
+    faulty.write_coco(tmp_path, "val", [image | {"file_name": "2.jpg"}], boxes[:1])
+    code, found = run(detect, tmp_path, "--data=tasks.detect.data.Coco", *faulty.coco_flags(tmp_path), "--data.size=[160,160]")
+    assert code == 0
+    rows = {row["boxes"]: row for row in found["tables"]["Anchors of SSDLite at 160 x 160 (train)"]}
+    assert rows["all"]["count"] == 3
+    assert rows["all"]["share with IoU >= 0.5"] == pytest.approx(2 / 3, abs=1e-4)
+    assert [row["class"] for row in found["tables"]["Classes that the anchors fit worst"]] == ["dog", "cat"]
+    assert found["tables"]["Classes that the anchors fit worst"][1]["mean best IoU"] == 1.0
+
+
+def test_real_data_has_few_faults(shared: Path, tmp_path: Path) -> None:
+    folder = shared / "data" / "coco"
+    files = [f"--data.{s}_images={folder / s}" for s in ("train", "val")]
+    files += [f"--data.{s}_annotations={folder / 'annotations' / f'instances_{s}.json'}" for s in ("train", "val")]
+    _, found = run(detect, tmp_path, "--data=tasks.detect.data.Coco", *files)
+    assert found["tables"]["Data set"][0] == {"count of": "images", "train": 843, "val": 206}
+    assert counts(found)["val"] == {}
