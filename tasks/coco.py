@@ -180,7 +180,9 @@ def _annotation_fault(images: set[int], categories: set[int], gone: set[int]) ->
             said = f"{path}: an annotation has image_id {entry['image_id']}, which is not in the file's list (annotation {shown(name)})"
             return Fault("unknown_image", said, annotation=name, value=entry["image_id"])
         if entry["category_id"] not in categories:
-            said = f"{path}: an annotation has category_id {entry['category_id']}, which is not in the file's list (annotation {shown(name)})"
+            said = (
+                f"{path}: an annotation has category_id {entry['category_id']}, which is not in the file's list (annotation {shown(name)})"
+            )
             return Fault("unknown_category", said, annotation=name, value=entry["category_id"])
         if type(box) is not list or len(box) != 4 or not NUMBERS.issuperset(map(type, box)):
             said = f"{path}: annotation {shown(name)} has bbox {shown(box)}; accepted: [x, y, width, height]"

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, Literal
 
+from lightning.pytorch.utilities import rank_zero_only
+
 log = logging.getLogger("lightning.pytorch")
 
 OnFault = Literal["error", "skip"]
@@ -157,8 +159,8 @@ class Faults:
         self.images += images
 
     def warn(self, message: str, *values: object) -> None:
-        """Logs a warning, unless faults are reported at the end."""
-        if self.policy != "report":
+        """Logs a warning in the first process, unless faults are reported at the end."""
+        if self.policy != "report" and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             log.warning(message, *values)
 
     def warn_of_dropped(self, split: str, images: int) -> None:

@@ -50,7 +50,7 @@ def silenced() -> Iterator[None]:
 
 
 def probe(path: str, decode: bool = True, size: Size = (0, 0), origin: str = "", size_kind: str = "wrong_size") -> Inspection:
-    """Finds what is wrong with an image file, as `tasks.images.read_image` and `read_annotated` would; use it in `silenced`, also from threads.
+    """Finds what is wrong with an image file, as `read_image` and `read_annotated` would; use it in `silenced`, also from threads.
 
     Args:
         path: the file.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import PIL
 from filelock import FileLock
 from numpy.typing import NDArray
 
@@ -86,7 +87,7 @@ def _kept_verdict(annotations: Inspected, stats: dict[str, NDArray[np.int64]], s
     """The images that cannot be used, from the cache or by decoding all; of several processes one decodes and the others wait."""
     if not stats:
         return _decode_all(annotations, split)
-    digest = hashlib.sha256(f"{VERSION} {type(annotations).__name__}".encode())
+    digest = hashlib.sha256(f"{VERSION} {PIL.__version__} {type(annotations).__name__}".encode())
     for kind, paths in annotations.paths().items():
         digest.update("\0".join(paths.tolist()).encode("utf-8", "surrogateescape") + stats[kind].tobytes())
     digest.update(annotations.facts())

@@ -51,7 +51,11 @@ def write_coco(folder: Path, split: str, images: list[Any], boxes: list[Any], ca
 
 def coco_flags(folder: Path) -> list[str]:
     """The command line's words for such a data set."""
-    named = [f"--data.{split}_{what}={folder / split}{end}" for split in ("train", "val") for what, end in (("images", ""), ("annotations", ".json"))]
+    named = [
+        f"--data.{split}_{what}={folder / split}{end}"
+        for split in ("train", "val")
+        for what, end in (("images", ""), ("annotations", ".json"))
+    ]
     return [*named, "--data.num_workers=0"]
 
 

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.tasks import faulty
 import pytest
 from PIL import Image
 
@@ -13,6 +12,7 @@ from tasks.classify.__main__ import main as classify
 from tasks.detect.__main__ import main as detect
 from tasks.faults import KINDS
 from tasks.segment.__main__ import main as segment
+from tests.tasks import faulty
 
 Main = Callable[[list[str]], None]
 
@@ -65,9 +65,7 @@ def test_each_fault_is_counted_exactly(case: str, tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.parametrize(("main", "task"), [(detect, "detect"), (segment, "segment"), (classify, "classify")])
-def test_clean_shapes_have_no_faults(
-    main: Main, task: str, shapes_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_clean_shapes_have_no_faults(main: Main, task: str, shapes_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, found = run(main, tmp_path, f"--data.root={shapes_root}", "--data.train_images=15", "--data.val_images=5")
     assert (code, found["total"], counts(found)) == (0, 0, {"train": {}, "val": {}, "both": {}})
     assert found["tables"]["Data set"][0] == {"count of": "images", "train": 15, "val": 5}
@@ -130,3 +128,30 @@ def test_real_data_has_few_faults(shared: Path, tmp_path: Path) -> None:
     _, found = run(detect, tmp_path, "--data=tasks.detect.data.Coco", *files)
     assert found["tables"]["Data set"][0] == {"count of": "images", "train": 843, "val": 206}
     assert counts(found)["val"] == {}
+
+
+def test_data_sets_of_torchvision_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tasks.check import check
+    from tasks.classify.check import describe
+    from tasks.classify.data import Torchvision
+
+    pictures = [(Image.new("RGB", (8, 8)), n % 2) for n in range(5)] + [(None, 1)]
+    data = Torchvision("CIFAR10", size=(8, 8), num_workers=0, names=["cat", "dog", "hen"])
+    monkeypatch.setattr(data, "_build", lambda split: pictures)
+    assert check(data, None, tmp_path, describe) == 2
+    found = json.loads((tmp_path / "check.json").read_text())
+    assert counts(found)["val"] == {"broken_image": 1}
+    assert [(row["class"], row["train"]) for row in found["tables"]["Classes (images)"]] == [("cat", 3), ("dog", 2), ("hen", 0)]
+
+
+def test_config_of_a_run_is_taken(shapes_root: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "name: own\ndata: {class_path: tasks.detect.data.Shapes, init_args: "
+        f"{{root: '{shapes_root}', train_images: 15, val_images: 5}}}}\n"
+        "model: {backbone: {class_path: backbones.MobileNetV2}}\nckpt_path: null\n"
+    )
+    with pytest.raises(SystemExit) as stopped:
+        detect(["check", "--config", str(config), f"--runs={tmp_path}"])
+    assert stopped.value.code == 0
+    assert (tmp_path / "detect" / "own" / "check" / "check.json").is_file()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.coco import positions, read_coco
+from tasks.coco import LARGEST, positions, read_coco
 from tasks.faults import Fault, Faults
 from tasks.images import SUFFIXES
 from tasks.labels import COCO_NAMES_OF_VOC, VOC_CLASSES, VOC_MASK_CLASSES
@@ -133,7 +133,7 @@ def from_coco(path: str | Path, folder: str | Path, voc_labels: bool, min_pixels
             faults.refuse("missing_segmentation", 1, [fault], images=int(usable[owner]))
             usable[owner] = False  # without it the object would be background
         objects[owner].append([labels[annotation["category_id"]], annotation["iscrowd"], annotation.get("segmentation")])
-        areas[owner] += 0 if annotation["iscrowd"] else annotation["area"]
+        areas[owner] += 0 if annotation["iscrowd"] else min(annotation["area"], LARGEST)
     kept = np.flatnonzero((areas >= min_pixels) & usable)
     return CocoMasks(
         files=[str(folder / images[i]["file_name"]) for i in kept],
