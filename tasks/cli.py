@@ -2,11 +2,8 @@
 
 import inspect
 import json
-import os
 import re
-import signal
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -224,6 +221,8 @@ class TaskCLI(LightningCLI):
             raise
         except ValueError as error:
             said = str(error).strip()
+            if said.startswith("Call to compute_fn") and error.__cause__:  # of what the model takes from the data
+                said = str(error.__cause__)
             raise ValueError(reason_of(said) if "\n" in said else said) from error  # jsonargparse lists what else it has tried
         except Exception as error:  # classes of anybody's may raise anything
             reason = (str(error).splitlines() or [""])[0]
@@ -282,52 +281,3 @@ class TaskCLI(LightningCLI):
         best = self.best.best_model_path if hasattr(self, "best") else None
         self.trainer.logger = None  # the history already has these figures, at the step of the best checkpoint
         self.trainer.validate(self.model, self.datamodule, ckpt_path=best or None, verbose=False)
-
-
-def run_command(cli: Callable[[], object]) -> None:
-    """Runs a command line; what a user got wrong, or a full disk, ends it with one sentence and exit code 1.
-
-    Ctrl-C ends it with 130, SIGTERM with 143; flags that cannot be parsed with 2. A run of several processes ends as a whole.
-    With the environment variable MOBILETAP_DEBUG set, the traceback is shown.
-    """
-    for harmless in (
-        ".*LeafSpec.*",  # inside Lightning, with new releases of torch
-        r"(?s).*(JsonargparseDeprecationWarning|``instantiate_classes`` was)",  # its successor is there since jsonargparse 4.49 only
-        "Checkpoint directory .* exists and is not empty",  # a continued run's own
-        ".*callbacks used to create the checkpoint need to be provided",  # evaluation needs none of them
-        "Found .* module.* in eval mode at the start of training",  # frozen layers
-        "You're resuming from a checkpoint that ended before the epoch ended",  # the data module keeps the place
-        "Using `DistributedSampler` with the dataloaders",  # images that it repeats count once
-    ):
-        warnings.filterwarnings("ignore", message=harmless)
-    processes.join_run()
-    succeeded = False
-    try:
-        cli()
-        succeeded = True
-    except (ValueError, OSError, MisconfigurationException) as error:
-        if not processes.is_first():
-            processes.wait_for_others()
-        if os.environ.get("MOBILETAP_DEBUG"):
-            raise
-        text = str(error).strip()
-        if text.startswith("Caught "):  # torch wraps a loader worker's error in its traceback
-            text = text.splitlines()[-1].partition(": ")[2]
-        sys.exit(f"error: {text}")
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
-    except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):  # which Lightning makes a 1
-            sys.exit(128 + signal.SIGINT)
-        succeeded = stop.code in processes.STOPPED
-        raise
-    except Exception:
-        processes.wait_for_others()
-        raise
-    finally:
-        processes.leave_run(succeeded)
-
-
-def _taken_from_data(data: Any, name: str) -> Any:
-    value = getattr(data, name)
-    return list(value) if name == "class_names" else value

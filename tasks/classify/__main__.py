@@ -6,7 +6,8 @@ from tasks.classify.check import describe
 from tasks.classify.data import ImageData
 from tasks.classify.module import ClassificationModule
 from tasks.classify.predict import predict
-from tasks.cli import TaskCLI, run_command
+from tasks.cli import TaskCLI
+from tasks.command import run_command
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from tasks.cli import TaskCLI, run_command
+from tasks.cli import TaskCLI
+from tasks.command import run_command
 from tasks.detect.check import describe
 from tasks.detect.data import BoxData
 from tasks.detect.module import DetectionModule

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from tasks.cli import TaskCLI, run_command
+from tasks.cli import TaskCLI
+from tasks.command import run_command
 from tasks.segment.check import describe
 from tasks.segment.data import MaskData
 from tasks.segment.module import SegmentationModule
