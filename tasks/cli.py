@@ -220,9 +220,8 @@ class TaskCLI(LightningCLI):
         except (OSError, MisconfigurationException):
             raise
         except ValueError as error:
-            said = str(error).strip()
-            if said.startswith("Call to compute_fn") and error.__cause__:  # of what the model takes from the data
-                said = str(error.__cause__)
+            linked = isinstance(error.__cause__, ValueError | OSError) and "compute_fn" in str(error)
+            said = str(error.__cause__ if linked else error).strip()  # what asking the data for its classes raised
             raise ValueError(reason_of(said) if "\n" in said else said) from error  # jsonargparse lists what else it has tried
         except Exception as error:  # classes of anybody's may raise anything
             reason = (str(error).splitlines() or [""])[0]

@@ -51,6 +51,9 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         found = next((found[key] for key in ("state_dict", "model") if isinstance(found.get(key), dict)), found)
     if not isinstance(found, dict) or not found or not all(isinstance(value, Tensor) for value in found.values()):
         raise ValueError(f"{path}: holds no dictionary of tensors")
+    odd = [name for name, value in found.items() if not isinstance(name, str) or value.layout != torch.strided or value.is_complex()]
+    if odd:
+        raise ValueError(f"{path}: its tensor {odd[0]} is sparse, complex or without a name; accepted: named tensors of real numbers")
     return found
 
 

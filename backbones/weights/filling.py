@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Mapping
 
-import torch
 from torch import Tensor, nn
 from torchvision.models import MobileNet_V2_Weights
 
@@ -67,7 +66,7 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str, strict: 
         ValueError: nothing fits, (`strict`) something does not fit, or what fits holds NaN.
     """
     wanted = module.state_dict()
-    fitting = {name: tensor for name, tensor in tensors.items() if name in wanted and _fits(tensor, wanted[name])}
+    fitting = {name: tensor for name, tensor in tensors.items() if name in wanted and wanted[name].shape == tensor.shape}
     # Old files do not count the batches that their batch norms saw.
     missing = [name for name in wanted if name not in fitting and not name.endswith("num_batches_tracked")]
     misfits = ", ".join(f"{name} ({_shape(tensors.get(name))}, wanted {_shape(wanted[name])})" for name in missing)
@@ -113,10 +112,6 @@ PUBLISHED: Mapping[str, tuple[str, Callable[[], dict[str, Tensor]], Preprocessin
     "mobilenet_v2": (MobileNet_V2_Weights.DEFAULT.url, _of_torchvision, IMAGENET),
     "mobilenet_v1": (f"https://huggingface.co/timm/{TIMM_V1}", _of_timm, HALVES),
 }
-
-
-def _fits(tensor: Tensor, wanted: Tensor) -> bool:
-    return tensor.shape == wanted.shape and tensor.layout == torch.strided and not tensor.is_complex()
 
 
 def _shape(tensor: Tensor | None) -> str:

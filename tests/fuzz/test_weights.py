@@ -147,6 +147,7 @@ def test_foreign_bytes(ending: str, fuzz: Fuzzer, tmp_path: Path) -> None:
     fuzz(read, damaged(whole), [whole, b"", whole[:-1], whole[:20]], path.name, quick=8, slow=400)
 
 
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
 def test_converted_tensors(fuzz: Fuzzer, tmp_path: Path) -> None:
     import torchvision
 

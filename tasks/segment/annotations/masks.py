@@ -274,7 +274,9 @@ def read_mask(path: str | Path) -> Mask:
             f"{path}: is a picture of colours ({mode}, such as {', '.join(map(str, colours))}); accepted: class indices, in a grey or "
             "palette image (converting a palette image to RGB loses them)",
         )
-    if pixels.dtype != np.uint8 and not ((pixels >= 0) & (pixels <= 255) & (pixels == np.floor(pixels))).all():  # NaN is neither
+    with np.errstate(invalid="ignore"):  # NaN is no index either
+        usable = pixels.dtype == np.uint8 or ((pixels >= 0) & (pixels <= 255) & (pixels == np.floor(pixels))).all()
+    if not usable:
         found = f"{pixels.min()} to {pixels.max()}"
         raise FaultError("mask_values", f"{path}: has values from {found}; accepted: whole numbers from 0 to 255")
     return pixels.astype(np.uint8)

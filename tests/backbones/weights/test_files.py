@@ -131,3 +131,10 @@ def test_missing_package_is_named_with_its_command(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ValueError, match=rf"{asked}: reading it needs {package}; install it by: pip install 'mobiletap\[convert\]'$"):
         read_tensors(tmp_path / asked)
+
+
+@pytest.mark.parametrize(("name", "odd"), [("a", torch.ones(2) * 1j), (1, torch.ones(2))])
+def test_odd_tensors_are_refused_by_name(name: Any, odd: Tensor, tmp_path: Path) -> None:
+    torch.save(TENSORS | {name: odd}, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match=rf"weights\.pth: its tensor {name} is sparse, complex or without a name"):
+        read_tensors(tmp_path / "weights.pth")

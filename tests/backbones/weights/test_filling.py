@@ -243,3 +243,10 @@ def test_another_width_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("names", [["conv1.weight", "layer1.0.conv1.weight"], ["features.0.weight"], ["stem"]])
 def test_unknown_names_have_no_scheme(names: list[str]) -> None:
     assert recognise(dict.fromkeys(names)) is None
+
+
+def test_tensors_that_hold_nan_are_refused(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    name = "features.0.1.running_var"
+    torch.save(tensors | {name: torch.full_like(tensors[name], torch.nan)}, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match=rf"weights\.pth: 1 tensors hold NaN, as after a failed training, the first is {name}"):
+        MobileNetV2(TAPS, weights=str(tmp_path / "weights.pth"))

@@ -86,3 +86,24 @@ def test_file_of_another_task_is_one_sentence(tmp_path: Path) -> None:
 def test_missing_image_is_named() -> None:
     with pytest.raises(ValueError, match=r"^nowhere\.jpg: cannot be read as an image: no such file"):
         make().predict("nowhere.jpg")
+
+
+@pytest.mark.parametrize("pixels", [np.zeros((0, 4, 3), "u1"), np.zeros((4, 4), "u1"), np.zeros((4, 4, 3), "f4"), 3, None])
+def test_pixels_of_another_kind_are_refused(pixels: Any) -> None:
+    with pytest.raises(ValueError, match=r"accepted: a file, or \(H, W, 3\) uint8 RGB pixels"):
+        make().predict(pixels)
+
+
+def test_checkpoints_that_hold_nan_are_refused(tmp_path: Path) -> None:
+    classifier = make()
+    torch.nn.init.constant_(classifier.head.linear.bias, torch.nan)
+    classifier.save(tmp_path / "lost.ckpt")
+    for take in (Classifier.from_checkpoint, make().load_weights):
+        with pytest.raises(ValueError, match=r"lost\.ckpt: its head\.linear\.bias holds NaN, as after a failed training"):
+            take(tmp_path / "lost.ckpt")
+
+
+def test_input_that_is_not_possible_is_refused() -> None:
+    for options, said in (({"size": (0, 4)}, "size"), ({"mean": [0.5]}, "mean"), ({"std": (1, 0, 1)}, "std")):
+        with pytest.raises(ValueError, match=rf"{said} \[.*\] is not possible; accepted: "):
+            make(**options)

@@ -80,6 +80,13 @@ def test_values_over_255_are_refused(tmp_path: Path) -> None:
         read_mask(tmp_path / "deep.png")
 
 
+@pytest.mark.parametrize("value", [0.5, float("nan"), float("inf"), -1.0])
+def test_values_that_are_no_indices_are_refused(value: float, tmp_path: Path) -> None:
+    Image.fromarray(np.array([[1, value]], dtype=np.float32)).save(tmp_path / "mask.tif")
+    with pytest.raises(ValueError, match=r"mask\.tif: has values from .*; accepted: whole numbers from 0 to 255$"):
+        read_mask(tmp_path / "mask.tif")
+
+
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
 def test_masks_of_colours_are_refused_with_the_reason(tmp_path: Path, mode: str) -> None:
     write_mask(np.array([[0, 1]], dtype=np.uint8), tmp_path / "indices.png")
