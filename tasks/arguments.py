@@ -1,4 +1,4 @@
-"""Looking at a command line before it is parsed."""
+"""Looking at a command line before it is parsed, and at a config before its classes are built."""
 
 import importlib
 import inspect
@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 
 import yaml  # type: ignore[import-untyped]
+from jsonargparse import Namespace
+
+from backbones.spec import NO_WEIGHTS
 
 # The one argument of a config's backbone that belongs to the task, and so is kept for another backbone.
 KEPT = "output_stride"
@@ -60,3 +63,10 @@ def reason_of(text: str) -> str:
     said = [line for line in lines if line and not line.startswith((*SAYS_NOTHING, "Parser key"))]
     said.sort(key=lambda line: line.startswith("Expected "))  # of a choice of types, what the one that was meant says
     return " ".join((keys + said[:1]) or lines[:1])
+
+
+def leave_out_weights(config: Namespace) -> None:
+    """Lets a config build its model without the files of weights that training starts from."""
+    for part in (config.model, config.model.backbone.init_args):
+        for name in NO_WEIGHTS.keys() & vars(part).keys():
+            part[name] = NO_WEIGHTS[name]

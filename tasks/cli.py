@@ -2,11 +2,8 @@
 
 import inspect
 import json
-import os
 import re
-import signal
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,9 +16,9 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from backbones.spec import NO_WEIGHTS
 from tasks import processes
-from tasks.arguments import TOO_DEEP, reason_of, reset_backbone, value_of
+from tasks.arguments import TOO_DEEP, leave_out_weights, reason_of, reset_backbone, value_of
+from tasks.check import Describe, check
 from tasks.checkpoint import CheckpointFiles, load_checkpoint, newest_checkpoint
 from tasks.memory import keep_freed_memory
 from tasks.module import TaskModule
@@ -33,15 +30,16 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
 class TaskCLI(LightningCLI):
-    """One task's command line: fit, validate, test and predict.
+    """One task's command line: fit, validate, test, predict and check.
 
-    `fit` without `--config` runs the task's default config; `validate` and `test` of a run's checkpoint use that run's config.
+    `fit` and `check` without `--config` take the task's default config; `validate` and `test` of a run's checkpoint use that run's config.
 
     Args:
         task: name of the task, of its folder under `configs` and under the folder of runs.
         default_config: name of the config that `fit` uses where none is given.
         monitor: the figure that picks `best.ckpt`, larger is better.
         predict: function that the subcommand `predict` calls with its arguments.
+        describe: returns what the subcommand `check` says of the task's data, see `tasks.check.check`.
         module_class: the training module.
         data_class: base class of the data sets.
         args: command line, by default that of the process.
@@ -53,11 +51,12 @@ class TaskCLI(LightningCLI):
         default_config: str,
         monitor: str,
         predict: Callable[..., None],
+        describe: Describe,
         module_class: type[TaskModule],
         data_class: type[L.LightningDataModule],
         args: Sequence[str] | None = None,
     ) -> None:
-        self.task, self.monitor, self.predict_function = task, monitor, predict
+        self.task, self.monitor, self.predict_function, self.describe = task, monitor, predict, describe
         self.plain_model, self.data_class = module_class.model_class, data_class
         taken: Any = data_class  # a TaskData, but mypy takes no abstract class for an argument's type
         self.linked, self.example = taken.linked, taken.example
@@ -77,7 +76,7 @@ class TaskCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """The subcommands that run the trainer; `predict` is added beside them."""
+        """The subcommands that run the trainer; `predict` and `check` are added beside them."""
         return {name: skipped for name, skipped in LightningCLI.subcommands().items() if name != "predict"}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -88,7 +87,13 @@ class TaskCLI(LightningCLI):
         parser.add_argument("--checkpoint_steps", type=int | None, default=None, help="Steps between checkpoints within an epoch.")
         parser.add_argument("--allow_changes", type=bool, default=False, help="Continue a run although its config has changed.")
         for name in self.linked:
-            parser.link_arguments("data", f"model.{name}", compute_fn=partial(_taken_from_data, name=name), apply_on="instantiate")
+            parser.link_arguments("data", f"model.{name}", compute_fn=partial(self._taken_from_data, name=name), apply_on="instantiate")
+
+    def _taken_from_data(self, data: Any, name: str) -> Any:
+        if name != "class_names":
+            return getattr(data, name)
+        # What is checked may have no classes to read; a model of any two has the same anchors.
+        return ["class 1", "class 2"] if self.subcommand == "check" else list(data.class_names)
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         super()._add_subcommands(parser, **kwargs)
@@ -97,6 +102,9 @@ class TaskCLI(LightningCLI):
         summary = (self.predict_function.__doc__ or "").splitlines()[0]
         actions: Any = parser._subcommands_action
         actions.add_subcommand("predict", predict_parser, help=summary)
+        summary = "Look for faults in the data set that `fit` would train on."
+        self._subcommand_parsers["check"] = super()._prepare_subcommand_parser(L.Trainer, "fit", description=summary)
+        actions.add_subcommand("check", self._subcommand_parsers["check"], help=summary)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
@@ -116,7 +124,7 @@ class TaskCLI(LightningCLI):
             raise ValueError(TOO_DEEP) from error
 
     def _with_config(self, args: list[str]) -> list[str]:
-        if not args or args[0] not in self.subcommands() or {"--help", "-h"} & set(args):
+        if not args or args[0] not in (*self.subcommands(), "check") or {"--help", "-h"} & set(args):
             return args
         if given := value_of(args, "--config") or value_of(args, "-c"):
             return [*args, *reset_backbone(args, Path(given))]
@@ -161,11 +169,15 @@ class TaskCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Finds the run's folder and, for `--ckpt_path last`, its checkpoint."""
-        if self.subcommand not in self.subcommands():
+        if self.subcommand not in (*self.subcommands(), "check"):
             return
         config: Namespace = self.config[self.subcommand]
         base = Path(config.runs) / self.task / config.name
         checkpoint = config.get("ckpt_path")
+        if self.subcommand == "check":
+            self.run_folder = base / "check"
+            leave_out_weights(config)
+            return
         if checkpoint == "last":
             checkpoint = str(newest_checkpoint(latest_run_folder(base) / "checkpoints"))
         if checkpoint:
@@ -186,30 +198,31 @@ class TaskCLI(LightningCLI):
             check_changes(run, self._parser("fit").dump(config, skip_none=False), allowed)
         if self.subcommand != "fit":
             self.run_folder = (run or base) / self.subcommand
-            for part in (config.model, config.model.backbone.init_args):  # they are in the checkpoint, and their file may be gone
-                for name in NO_WEIGHTS.keys() & vars(part).keys():
-                    part[name] = NO_WEIGHTS[name]
+            leave_out_weights(config)  # they are in the checkpoint, and their file may be gone
         elif processes.is_first_of_all():
             self.run_folder = run or new_run_folder(base)
         else:  # no matter whether it is there yet: only the first process writes
             self.run_folder = run or latest_run_folder(base)
 
     def instantiate_classes(self) -> None:
-        """Builds data, model and trainer; `predict` needs none of them.
+        """Builds data, model and trainer; `check` needs no trainer, `predict` none of them.
 
         Raises:
             ValueError: they cannot be built; one sentence says why, whatever was raised.
         """
-        if self.subcommand not in self.subcommands():
-            return
-        keep_freed_memory()
         try:
-            super().instantiate_classes()
+            if self.subcommand in self.subcommands():
+                keep_freed_memory()
+                super().instantiate_classes()
+            elif self.subcommand == "check":
+                built = self.parser.instantiate_classes(self.config)
+                self.datamodule, self.model = self._get(built, "data"), self._get(built, "model")
         except (OSError, MisconfigurationException):
             raise
         except ValueError as error:
-            linked = isinstance(error.__cause__, ValueError | OSError) and "compute_fn" in str(error)
-            said = str(error.__cause__ if linked else error).strip()  # what asking the data for its classes raised
+            said = str(error).strip()
+            if said.startswith("Call to compute_fn") and error.__cause__:  # of what the model takes from the data
+                said = str(error.__cause__)
             raise ValueError(reason_of(said) if "\n" in said else said) from error  # jsonargparse lists what else it has tried
         except Exception as error:  # classes of anybody's may raise anything
             reason = (str(error).splitlines() or [""])[0]
@@ -256,6 +269,8 @@ class TaskCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         if subcommand == "predict":
             self.predict_function(**self.config["predict"].as_dict())
+        elif subcommand == "check":
+            sys.exit(int(check(self.datamodule, self.model, self.run_folder, self.describe) > 0))
         else:
             super()._run_subcommand(subcommand)
 
@@ -266,52 +281,3 @@ class TaskCLI(LightningCLI):
         best = self.best.best_model_path if hasattr(self, "best") else None
         self.trainer.logger = None  # the history already has these figures, at the step of the best checkpoint
         self.trainer.validate(self.model, self.datamodule, ckpt_path=best or None, verbose=False)
-
-
-def run_command(cli: Callable[[], object]) -> None:
-    """Runs a command line; what a user got wrong, or a full disk, ends it with one sentence and exit code 1.
-
-    Ctrl-C ends it with 130, SIGTERM with 143; flags that cannot be parsed with 2. A run of several processes ends as a whole.
-    With the environment variable MOBILETAP_DEBUG set, the traceback is shown.
-    """
-    for harmless in (
-        ".*LeafSpec.*",  # inside Lightning, with new releases of torch
-        r"(?s).*(JsonargparseDeprecationWarning|``instantiate_classes`` was)",  # its successor is there since jsonargparse 4.49 only
-        "Checkpoint directory .* exists and is not empty",  # a continued run's own
-        ".*callbacks used to create the checkpoint need to be provided",  # evaluation needs none of them
-        "Found .* module.* in eval mode at the start of training",  # frozen layers
-        "You're resuming from a checkpoint that ended before the epoch ended",  # the data module keeps the place
-        "Using `DistributedSampler` with the dataloaders",  # images that it repeats count once
-    ):
-        warnings.filterwarnings("ignore", message=harmless)
-    processes.join_run()
-    succeeded = False
-    try:
-        cli()
-        succeeded = True
-    except (ValueError, OSError, MisconfigurationException) as error:
-        if not processes.is_first():
-            processes.wait_for_others()
-        if os.environ.get("MOBILETAP_DEBUG"):
-            raise
-        text = str(error).strip()
-        if text.startswith("Caught "):  # torch wraps a loader worker's error in its traceback
-            text = text.splitlines()[-1].partition(": ")[2]
-        sys.exit(f"error: {text}")
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
-    except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):  # which Lightning makes a 1
-            sys.exit(128 + signal.SIGINT)
-        succeeded = stop.code in processes.STOPPED
-        raise
-    except Exception:
-        processes.wait_for_others()
-        raise
-    finally:
-        processes.leave_run(succeeded)
-
-
-def _taken_from_data(data: Any, name: str) -> Any:
-    value = getattr(data, name)
-    return list(value) if name == "class_names" else value

@@ -12,7 +12,7 @@ from torch import Tensor
 from backbones import Backbone, MobileNetV1, MobileNetV2, Preprocessing, mobilenet_v1, mobilenet_v2
 from backbones.weights import HALVES, IMAGENET, SCHEMES, Scheme, fill, read_tensors, recognise, translate
 from heads import ClassifierHead, DeepLabV3, SigmoidLoss, SoftmaxLoss, SSDLite, Suppression
-from tasks.cli import run_command
+from tasks.command import run_command
 from tasks.labels import COCO_IDS, COCO_NAMES_OF_VOC, VOC_MASK_CLASSES, coco_classes, imagenet_classes
 from tasks.model import TaskModel
 

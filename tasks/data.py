@@ -12,6 +12,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
+from tasks.faults import Fault, Faults, OnFault, Policy
+from tasks.readable import readable
+
 # For how long a loader worker outlives a SIGTERM.
 WORKER_SECONDS = 30
 
@@ -25,6 +28,8 @@ class TaskData(L.LightningDataModule, ABC):
         size: height and width of the network's input in pixels.
         batch_size: images a step and process.
         num_workers: loader processes; 0 loads in the training process.
+        on_fault: what to do with images and annotations that cannot be used: `error` names the first, `skip` leaves them out of both
+            splits and lists them once.
 
     Raises:
         ValueError: an argument is out of range.
@@ -36,8 +41,10 @@ class TaskData(L.LightningDataModule, ABC):
     example: ClassVar[str] = "Voc"
     # Joins samples to a batch.
     collate: Callable[[Any], Any]
+    # Reads the annotations of a split, with `new_faults` of it.
+    annotations: Callable[[str], Any]
 
-    def __init__(self, size: tuple[int, int], batch_size: int, num_workers: int) -> None:
+    def __init__(self, size: tuple[int, int], batch_size: int, num_workers: int, on_fault: OnFault = "error") -> None:
         super().__init__()
         if batch_size < 1 or num_workers < 0 or min(size) < 1:
             raise ValueError(
@@ -45,6 +52,32 @@ class TaskData(L.LightningDataModule, ABC):
             )
         self.size, self.batch_size, self.num_workers = size, batch_size, num_workers
         self.position = {"epoch": 0, "batches": 0}
+        self.policy: Policy = on_fault
+        self.faults: dict[str, Faults] = {}
+
+    def new_faults(self, split: str) -> Faults:
+        """Starts the list of what is wrong with a split."""
+        self.faults[split] = Faults(self.policy)
+        return self.faults[split]
+
+    def usable(self, split: str) -> Any:
+        """Returns the annotations of the images that can be used, see `tasks.readable`, and warns of what was left out.
+
+        Raises:
+            ValueError: something cannot be used and `on_fault` is `error`, or nothing is left.
+        """
+        annotations, faults = self.annotations(split), self.faults[split]
+        images = len(annotations) + faults.images
+        kept = readable(annotations, faults, split)
+        faults.warn_of_dropped(split, images)
+        if faults.images and not len(kept):
+            raise ValueError(f"{annotations.source or f'the {split} split'}: none of its images can be used")
+        return annotations if len(kept) == len(annotations) else annotations.select(kept)
+
+    @property
+    def images_left_out(self) -> int:
+        """How many validation images are left out because they cannot be used."""
+        return self.faults["val"].images if "val" in self.faults else 0
 
     @property
     @abstractmethod
@@ -182,7 +215,13 @@ def check_same_classes(train: Any, val: Any) -> None:
     Raises:
         ValueError: names the classes that only one split has, or says that their order differs.
     """
+    differing_classes(train, val, Faults())
+
+
+def differing_classes(train: Any, val: Any, faults: Faults) -> None:
+    """Lets `faults` refuse annotations with different classes; they count by class, another order once."""
     if train.class_names != val.class_names:
         differing = set(train.class_names) ^ set(val.class_names)
         what = f"the classes {', '.join(sorted(differing))}" if differing else "the order of the classes"
-        raise ValueError(f"{train.source} and {val.source} differ in {what}; both need the same categories")
+        said = f"{train.source} and {val.source} differ in {what}; both need the same categories"
+        faults.refuse("differing_classes", len(differing) or 1, [Fault("differing_classes", said)])

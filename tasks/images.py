@@ -23,16 +23,30 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
     """Opens and loads an image of any common kind.
 
     Raises:
-        ValueError: it has more pixels than `MAX_PIXELS`; they are not unpacked.
+        DecompressionBombError: it has more pixels than `MAX_PIXELS`; they are not unpacked.
         Exception: whatever Pillow's readers raise on damaged files.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of corrupt EXIF data and the like, beside which the picture is whole
         with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"is {image.height} pixels high and {image.width} wide; accepted: up to {MAX_PIXELS} pixels")
+            check_pixels(image)
             image.load()
             yield image
+
+
+def check_pixels(image: Image.Image) -> None:
+    """Refuses an opened image of more pixels than `MAX_PIXELS`.
+
+    Raises:
+        DecompressionBombError: it has more.
+    """
+    if image.width * image.height > MAX_PIXELS:
+        raise Image.DecompressionBombError(f"is {image.height} pixels high and {image.width} wide; accepted: up to {MAX_PIXELS} pixels")
+
+
+def reason_of(error: Exception) -> str:
+    """Returns why an image cannot be read, in one line."""
+    return "no such file" if isinstance(error, FileNotFoundError) else (str(error) or type(error).__name__).splitlines()[0]
 
 
 def read_image(path: str | Path, apply_exif: bool = True) -> RGBImage:
@@ -53,8 +67,7 @@ def read_image(path: str | Path, apply_exif: bool = True) -> RGBImage:
             turned = ImageOps.exif_transpose(image) if apply_exif and image.getexif() else image
             return np.array(_to_rgb(turned))
     except Exception as error:  # Pillow's readers raise TypeError, SyntaxError and others on damaged files
-        reason = "no such file" if isinstance(error, FileNotFoundError) else (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path}: cannot be read as an image: {reason}") from error
+        raise ValueError(f"{path}: cannot be read as an image: {reason_of(error)}") from error
 
 
 def rgb_pixels(image: str | Path | RGBImage) -> RGBImage:
@@ -86,8 +99,13 @@ def read_annotated(path: str | Path, size: tuple[int, int], origin: str) -> RGBI
     if 0 not in size and image.shape[:2] != size:
         image = read_image(path)
         if image.shape[:2] != size:
-            raise ValueError(f"{path}: is {image.shape[0]} pixels high and {image.shape[1]} wide, but {size[0]} and {size[1]} in {origin}")
+            raise ValueError(other_size(path, (image.shape[0], image.shape[1]), size, origin))
     return image
+
+
+def other_size(path: str | Path, found: tuple[int, int], size: tuple[int, int], origin: str) -> str:
+    """Returns the sentence on an image of another height and width than `origin` says."""
+    return f"{path}: is {found[0]} pixels high and {found[1]} wide, but {size[0]} and {size[1]} in {origin}"
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -20,7 +20,7 @@ def colour_of(label: int) -> str:
     return PALETTE[label % len(PALETTE)]
 
 
-def draw_boxes(image: Tensor, boxes: Tensor, captions: Sequence[str], colours: Sequence[str]) -> Tensor:
+def draw_boxes(image: Tensor, boxes: Tensor, captions: Sequence[str], colours: Sequence[str], width: int | None = None) -> Tensor:
     """Draws captioned boxes.
 
     Args:
@@ -28,6 +28,7 @@ def draw_boxes(image: Tensor, boxes: Tensor, captions: Sequence[str], colours: S
         boxes: (N, 4) x1 y1 x2 y2 in pixels of the image.
         captions: one a box; empty for none.
         colours: one a box, #RRGGBB.
+        width: of the lines in pixels; by default as the image is large.
 
     Returns:
         (3, H, W) uint8, a new image.
@@ -44,7 +45,7 @@ def draw_boxes(image: Tensor, boxes: Tensor, captions: Sequence[str], colours: S
             boxes.cpu().round(),
             labels=[caption or None for caption in captions],
             colors=list(colours),
-            width=max(1, round(longest / 250)),
+            width=width or max(1, round(longest / 250)),
             font=_font(),
             label_colors="black",
             fill_labels=True,
@@ -58,6 +59,13 @@ def _font() -> str:
     import matplotlib
 
     return str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
+
+
+def caption_font(size: int):  # type: ignore[no-untyped-def]
+    """Returns the font of captions, of a size in pixels."""
+    from PIL import ImageFont
+
+    return ImageFont.truetype(_font(), size)
 
 
 def captioned(image: Tensor, lines: Sequence[str], colour: str) -> Tensor:

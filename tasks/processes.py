@@ -29,11 +29,13 @@ STOPPED = {128 + signal.SIGTERM, 128 + signal.SIGINT, -signal.SIGTERM, -signal.S
 GO_ON = "fit --ckpt_path last goes on from the last checkpoint"
 
 _started: list[subprocess.Popen[bytes]] = []
+_killing = threading.Event()
 
 
 def join_run() -> None:
     """Starts to watch the other processes of the run; all but the first one keep quiet unless something is wrong."""
     _started.clear()
+    _killing.clear()
     # Called by Lightning as soon as it has started the others; its own observer kills the first process.
     launcher: Any = subprocess_script
     launcher._launch_process_observer = _watch_started
@@ -46,7 +48,7 @@ def join_run() -> None:
 
 def is_first() -> bool:
     """Whether this is the first process of its machine, which speaks for all."""
-    return int(os.environ.get("LOCAL_RANK", "0")) == 0
+    return int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0) == 0
 
 
 def is_first_of_all() -> bool:
@@ -56,7 +58,7 @@ def is_first_of_all() -> bool:
 
 def wait_for_others() -> None:
     """Waits before an error is shown: where it is the consequence of another's, this process ends here."""
-    if _started or _is_started():
+    if _started or _is_started() or not is_first():
         time.sleep(FIRST_WAITS if is_first() else OTHERS_WAIT)
 
 
@@ -71,6 +73,7 @@ def leave_run(succeeded: bool) -> None:
         try:
             process.wait(max(deadline - time.monotonic(), 0.0))
         except subprocess.TimeoutExpired:
+            _killing.set()
             process.kill()
             process.wait()
     failed = [process for process in _started if process.returncode and process.returncode not in STOPPED]
@@ -95,6 +98,8 @@ def _watch_others(processes: list[subprocess.Popen[bytes]]) -> None:
         if all(process.returncode == 0 for process in processes):
             return
         time.sleep(POLL_SECONDS)
+    if _killing.is_set():
+        return
     number, code = next(iter(codes.items()))
     if code in STOPPED:  # so is this one, which has a checkpoint to write
         time.sleep(END_SECONDS)
@@ -112,7 +117,7 @@ def _watch_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(POLL_SECONDS)
     if os.environ["LOCAL_RANK"] == "1":
-        _say(f"error: the process of rank 0 was killed; {GO_ON}")
+        _say(f"error: the process that started this run was killed; {GO_ON}")
     _end(1)
 
 

@@ -42,3 +42,20 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     for name, *values in rows:
         table.add_row(name, *("-" if value < 0 else f"{value:.3f}" for value in values))
     Console().print(table)
+
+
+def print_cells(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Prints rows of a name and values: whole numbers, shares with three digits, and text."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title)
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place else "left")
+    for name, *values in rows:
+        table.add_row(str(name), *(_cell(value) for value in values))
+    Console().print(table)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

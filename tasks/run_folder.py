@@ -32,7 +32,12 @@ def latest_run_folder(base: Path) -> Path:
 def _latest_number(base: Path) -> int:
     """The highest number of a run of that name, 1 for `base` itself, 0 where there is none."""
     endings = [path.name.removeprefix(f"{base.name}-") for path in base.parent.glob(f"{glob.escape(base.name)}-*")]
-    return max((int(ending) for ending in endings if ending.isdecimal()), default=int(base.exists()))
+    return max((int(ending) for ending in endings if ending.isdecimal()), default=int(_holds_run(base)))
+
+
+def _holds_run(folder: Path) -> bool:
+    """Whether there is more than what `check` wrote before the first run."""
+    return folder.is_dir() and (not any(folder.iterdir()) or any(path.name != "check" for path in folder.iterdir()))
 
 
 def run_folder_of(checkpoint: Path) -> Path | None:

@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch.utils.data import Subset
 
+from tasks.faults import Fault
 from tasks.images import SUFFIXES, RGBImage, read_image
 from tasks.labels import distinct
+from tasks.probe import Inspection, probe
 
 
 class LabelAnnotations(ABC):
@@ -35,6 +38,26 @@ class LabelAnnotations(ABC):
         return len(self.files)
 
     @abstractmethod
+    def labels_of(self) -> NDArray[np.int64] | None:
+        """(I,) labels in 0..K-1; None where they show only on reading."""
+
+    def paths(self) -> dict[str, NDArray[np.str_]]:
+        """The files that reading needs."""
+        return {"image": self.files}
+
+    def facts(self) -> bytes:
+        """Nothing beside the files."""
+        return b""
+
+    @abstractmethod
+    def select(self, kept: NDArray[np.int64]) -> "LabelAnnotations":
+        """Returns those of some images, given by their ascending indices."""
+
+    @abstractmethod
+    def inspect(self, index: int, decode: bool = True) -> Inspection:
+        """Finds what is wrong with image `index`; without `decode`, with its beginning."""
+
+    @abstractmethod
     def read(self, index: int) -> tuple[RGBImage, int]:
         """Reads image `index`, (H, W, 3), and its label in 0..K-1.
 
@@ -57,6 +80,18 @@ class LabelledFiles(LabelAnnotations):
         super().__init__(files, class_names, source)
         self.labels = labels
 
+    def labels_of(self) -> NDArray[np.int64]:
+        """The labels, see `LabelAnnotations.labels_of`."""
+        return self.labels
+
+    def select(self, kept: NDArray[np.int64]) -> "LabelledFiles":
+        """Returns those of some images, see `LabelAnnotations.select`."""
+        return LabelledFiles(self.files[kept].tolist(), self.labels[kept], self.class_names, self.source)
+
+    def inspect(self, index: int, decode: bool = True) -> Inspection:
+        """Looks at a file, see `LabelAnnotations.inspect`."""
+        return probe(str(self.files[index]), decode)
+
     def read(self, index: int) -> tuple[RGBImage, int]:
         """Reads a file, see `LabelAnnotations.read`."""
         return read_image(self.files[index]), int(self.labels[index])
@@ -74,6 +109,27 @@ class LabelledSet(LabelAnnotations):
     def __init__(self, dataset: Any, class_names: Sequence[str], source: str) -> None:
         super().__init__([f"image {number} of {source}" for number in range(len(dataset))], class_names, source)
         self.dataset = dataset
+
+    def labels_of(self) -> None:
+        """None: see `LabelAnnotations.labels_of`."""
+
+    def paths(self) -> dict[str, NDArray[np.str_]]:
+        """None: torchvision's data sets do not name their files."""
+        return {}
+
+    def select(self, kept: NDArray[np.int64]) -> "LabelledSet":
+        """Returns those of some images, see `LabelAnnotations.select`."""
+        chosen = LabelledSet(Subset(self.dataset, kept.tolist()), self.class_names, str(self.source))
+        chosen.files = self.files[kept]
+        return chosen
+
+    def inspect(self, index: int, decode: bool = True) -> Inspection:
+        """Reads an image, see `LabelAnnotations.inspect`."""
+        try:
+            pixels, label = self.read(index)
+        except ValueError as error:
+            return Inspection([Fault("broken_image", str(error), str(self.files[index]))])
+        return Inspection([], (pixels.shape[0], pixels.shape[1]), np.bincount([label], minlength=len(self.class_names)))
 
     def read(self, index: int) -> tuple[RGBImage, int]:
         """Reads one of the set's images, see `LabelAnnotations.read`."""

@@ -113,7 +113,7 @@ class ClassificationModule(TaskModule):
         for name, value in self.evaluation.figures.items():
             self.log_figure(name, value, prog_bar=name == "top1")
         if folder := self.report_folder:
-            facts = {"images": self.counts.counted, "checkpoint": self.trainer.ckpt_path}
+            facts = {"images": self.counts.counted, "checkpoint": self.trainer.ckpt_path, "images_left_out": self.data.images_left_out}
             write_report(folder, self.evaluation, self.shown, self.mistakes, facts)
 
     on_test_epoch_start = on_validation_epoch_start

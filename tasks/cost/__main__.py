@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser
 
-from tasks.cli import CONFIGS, run_command
+from tasks.cli import CONFIGS
+from tasks.command import run_command
 from tasks.cost.latency import Precision, Settings
 
 if TYPE_CHECKING:

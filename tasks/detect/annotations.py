@@ -1,20 +1,20 @@
 """Boxes of a data set in packed arrays, read from COCO JSON or VOC XML."""
 
-import logging
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.coco import positions, read_coco
+from tasks.coco import box_array, positions, read_coco
+from tasks.detect.judge import BOX_FAULTS, FARTHEST, box_fault, judge_boxes, limits_of
+from tasks.faults import Fault, FaultError, Faults, shown
 from tasks.labels import VOC_CLASSES
+from tasks.probe import Inspection, probe
 from tasks.voc import read_split
-
-log = logging.getLogger("lightning.pytorch")
 
 
 @dataclass(frozen=True)
@@ -54,25 +54,62 @@ class BoxAnnotations:
         """The rows of image `index` in `boxes`, `labels` and `ignored`."""
         return slice(int(self.offsets[index]), int(self.offsets[index + 1]))
 
+    def select(self, kept: NDArray[np.int64]) -> "BoxAnnotations":
+        """Returns the annotations of some images, given by their ascending indices."""
+        chosen = np.zeros(len(self), dtype=bool)
+        chosen[kept] = True
+        rows = chosen[self.image_of_boxes()]
+        return replace(
+            self,
+            files=self.files[kept],
+            image_ids=self.image_ids[kept],
+            sizes=self.sizes[kept],
+            offsets=np.concatenate([[0], np.cumsum(np.diff(self.offsets)[kept])]),
+            boxes=self.boxes[rows],
+            labels=self.labels[rows],
+            ignored=self.ignored[rows],
+        )
+
+    def paths(self) -> dict[str, NDArray[np.str_]]:
+        """The files that reading needs."""
+        return {"image": self.files}
+
+    def facts(self) -> bytes:
+        """The sizes, which images must have."""
+        return self.sizes.tobytes()
+
+    def inspect(self, index: int, decode: bool = True) -> Inspection:
+        """Finds what is wrong with image `index`, and with its boxes where only the image gives its size; see `tasks.probe.probe`."""
+        height, width = self.sizes[index].tolist()
+        found = probe(str(self.files[index]), decode, (height, width), str(self.source or "its annotations"))
+        if 0 in (height, width) and 0 not in found.size:
+            boxes = self.boxes[self.of_image(index)]
+            judged = judge_boxes(boxes, limits_of(np.repeat([found.size], len(boxes), axis=0)))
+            kinds = ["", *BOX_FAULTS]
+            found.faults.extend(
+                box_fault(kinds[judged[n]], str(self.files[index]), boxes[n], boxes[n], None) for n in np.flatnonzero(judged)
+            )
+        return found
+
     def image_of_boxes(self) -> NDArray[np.int64]:
         """(M,) the image index of each box."""
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))
 
 
-def from_coco(path: str | Path, folder: str | Path, classes: Sequence[str] | None = None) -> BoxAnnotations:
+def from_coco(path: str | Path, folder: str | Path, classes: Sequence[str] | None = None, faults: Faults | None = None) -> BoxAnnotations:
     """Packs a COCO annotation file; categories are numbered by ascending id.
 
     Args:
         path: the JSON file.
         folder: where its images are.
         classes: names of the classes to keep, in the order of their labels; objects of others are left out, their images are kept.
+        faults: takes note of what is wrong; by default it raises what cannot be used.
 
     Raises:
-        ValueError: see `read_coco`; an annotation names an unknown image or category; `folder` does not exist; or a class is not in the
-            file.
+        ValueError: see `read_coco`; `folder` does not exist; or a class is not in the file.
     """
-    path, folder = Path(path), Path(folder)
-    data = read_coco(path)
+    path, folder, faults = Path(path), Path(folder), faults or Faults()
+    data = read_coco(path, faults)
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such image folder (of {path})")
     images, annotations = data["images"], data["annotations"]
@@ -81,21 +118,23 @@ def from_coco(path: str | Path, folder: str | Path, classes: Sequence[str] | Non
     if classes is not None:
         categories, left_out = _subset(categories, classes, path)
         kept = {category["id"] for category in categories}
-        unused = {category["id"] for category in data["categories"]} - kept
-        annotations = [annotation for annotation in annotations if annotation["category_id"] not in unused]
+        annotations = [annotation for annotation in annotations if annotation["category_id"] in kept]
     image_ids = np.array([image["id"] for image in images], dtype=np.int64)
     category_ids = np.array([category["id"] for category in categories], dtype=np.int64)
-    image_of = positions(image_ids, [a["image_id"] for a in annotations], f"{path}: an annotation has image_id")
-    label_of = positions(category_ids, [a["category_id"] for a in annotations], f"{path}: an annotation has category_id")
-    corners = np.array([a["bbox"] for a in annotations], dtype=np.float32).reshape(-1, 4)
-    corners[:, 2:] += corners[:, :2]
+    found = box_array(annotations)
+    with np.errstate(over="ignore", invalid="ignore"):
+        corners = found.astype(np.float32)
+        corners[:, 2:] += corners[:, :2]
     return _pack(
+        image_of=positions(image_ids, [a["image_id"] for a in annotations], f"{path}: an annotation has image_id"),
+        faults=faults,
+        name_of=lambda row: data["annotation_ids"][annotations[row]["id"] - 1],
+        found=found,
         files=[str(folder / image["file_name"]) for image in images],
         image_ids=image_ids,
         sizes=np.array([(i.get("height") or 0, i.get("width") or 0) for i in images], dtype=np.int64).reshape(-1, 2),
-        image_of=image_of,
         boxes=corners,
-        labels=label_of + 1,
+        labels=positions(category_ids, [a["category_id"] for a in annotations], f"{path}: an annotation has category_id") + 1,
         ignored=np.array([a["iscrowd"] for a in annotations], dtype=bool),
         class_names=tuple(str(category["name"]) for category in categories),
         category_ids=tuple(category_ids.tolist()),
@@ -114,7 +153,7 @@ def _subset(categories: list[dict[str, Any]], classes: Sequence[str], path: Path
     return [by_name[name] for name in classes], tuple(name for name in by_name if name not in classes)
 
 
-def from_voc(root: str | Path, splits: Sequence[tuple[str, str]]) -> BoxAnnotations:
+def from_voc(root: str | Path, splits: Sequence[tuple[str, str]], faults: Faults | None = None) -> BoxAnnotations:
     """Packs the boxes of a VOCdevkit.
 
     The 1-based inclusive pixels of VOC become continuous coordinates: a box over the first pixel is 0 0 1 1.
@@ -122,29 +161,43 @@ def from_voc(root: str | Path, splits: Sequence[tuple[str, str]]) -> BoxAnnotati
     Args:
         root: the VOCdevkit folder.
         splits: (year, split) pairs, such as ("2007", "trainval"), which are joined.
+        faults: takes note of what is wrong; by default it raises what cannot be used.
 
     Raises:
-        ValueError: a file is missing or not as VOC writes it, or an object has an unknown class.
+        ValueError: a list is missing; with the policy `error`, a file is missing or not as VOC writes it, or an object has an unknown
+            class.
     """
+    faults = faults or Faults()
     files: list[str] = []
     sizes, image_of, boxes, labels, ignored = [], [], [], [], []
     for year, split in splits:
         folder, names = read_split(root, year, "Main", split)
         for name in names:
-            tree = _parse_voc(folder / "Annotations" / f"{name}.xml")
-            sizes.append(tree[0])
-            for box, label, difficult in tree[1]:
+            file = str(folder / "JPEGImages" / f"{name}.jpg")
+            try:
+                size, objects = _parse_voc(folder / "Annotations" / f"{name}.xml", file, faults)
+            except FaultError as error:
+                faults.refuse(error.kind, 1, [Fault(error.kind, str(error), file)], images=1)
+                continue
+            sizes.append(size)
+            for box, label, difficult in objects:
                 image_of.append(len(files))
                 boxes.append(box)
                 labels.append(label)
                 ignored.append(difficult)
-            files.append(str(folder / "JPEGImages" / f"{name}.jpg"))
+            files.append(file)
+    found = np.array(boxes, dtype=np.float64).reshape(-1, 4)
+    with np.errstate(over="ignore", invalid="ignore"):
+        corners = found.astype(np.float32)
     return _pack(
+        image_of=np.array(image_of, dtype=np.int64),
+        faults=faults,
+        name_of=lambda row: None,
+        found=found,
         files=files,
         image_ids=np.arange(1, len(files) + 1),
         sizes=np.array(sizes, dtype=np.int64).reshape(-1, 2),
-        image_of=np.array(image_of, dtype=np.int64),
-        boxes=np.array(boxes, dtype=np.float32).reshape(-1, 4),
+        boxes=corners,
         labels=np.array(labels, dtype=np.int64),
         ignored=np.array(ignored, dtype=bool),
         class_names=VOC_CLASSES,
@@ -152,36 +205,62 @@ def from_voc(root: str | Path, splits: Sequence[tuple[str, str]]) -> BoxAnnotati
     )
 
 
-def _parse_voc(path: Path) -> tuple[tuple[int, int], list[tuple[list[float], int, bool]]]:
+VocObject = tuple[list[float], int, bool]
+
+
+def _parse_voc(path: Path, file: str, faults: Faults) -> tuple[tuple[int, int], list[VocObject]]:
+    wrong = f"{path}: is not a VOC annotation with VOC's 20 classes"
     try:
         tree = ElementTree.parse(path).getroot()
-        size = (int(tree.findtext("size/height", "0")), int(tree.findtext("size/width", "0")))
-        objects = []
-        for item in tree.iter("object"):
-            x1, y1, x2, y2 = (float(item.findtext(f"bndbox/{key}", "")) for key in ("xmin", "ymin", "xmax", "ymax"))
-            label = VOC_CLASSES.index(item.findtext("name", "")) + 1
-            objects.append(([x1 - 1, y1 - 1, x2, y2], label, item.findtext("difficult", "0").strip() == "1"))
+        height, width = (int(float(tree.findtext(f"size/{side}") or 0)) for side in ("height", "width"))
+        if min(height, width) < 0 or max(height, width) > FARTHEST:
+            raise ValueError(f"it gives a size of {height} x {width} pixels")
     except FileNotFoundError as error:
-        raise ValueError(f"{path}: no such annotation file") from error
-    except (ElementTree.ParseError, ValueError) as error:
-        raise ValueError(f"{path}: is not a VOC annotation with VOC's 20 classes: {error}") from error
-    return size, objects
+        raise FaultError("missing_annotation", f"{path}: no such annotation file") from error
+    except (ElementTree.ParseError, ValueError, LookupError, OverflowError) as error:
+        raise FaultError("broken_annotation", f"{wrong}: {error}") from error
+    objects = []
+    for item in tree.iter("object"):
+        try:
+            objects.append(_voc_object(item))
+        except FaultError as error:
+            faults.refuse(error.kind, 1, [Fault(error.kind, f"{wrong}: {error}", file)])
+    return (height, width), objects
 
 
-def _pack(image_of: NDArray[np.int64], **arrays: Any) -> BoxAnnotations:
+def _voc_object(item: ElementTree.Element) -> VocObject:
+    name = item.findtext("name", "").strip()
+    if name not in VOC_CLASSES:
+        raise FaultError("unknown_category", f"an object has the class {shown(name)}")
+    corners = [item.findtext(f"bndbox/{key}", "") for key in ("xmin", "ymin", "xmax", "ymax")]
+    try:
+        x1, y1, x2, y2 = (float(corner) for corner in corners)
+    except ValueError as error:
+        raise FaultError("broken_box", f"a {name} has the corners {shown(corners)}") from error
+    return [x1 - 1, y1 - 1, x2, y2], VOC_CLASSES.index(name) + 1, item.findtext("difficult", "0").strip() == "1"
+
+
+def _pack(
+    image_of: NDArray[np.int64], faults: Faults, name_of: Callable[[int], Any], found: NDArray[np.float64], **arrays: Any
+) -> BoxAnnotations:
     """Sorts boxes by image, clips them to it, and drops and counts those of which nothing is left."""
     order = np.argsort(image_of, kind="stable")
     image_of, boxes = image_of[order], arrays["boxes"][order]
-    limits = np.where(arrays["sizes"] > 0, arrays["sizes"], np.iinfo(np.int32).max)[image_of][:, [1, 0, 1, 0]]
-    boxes = np.clip(boxes, 0, limits).astype(np.float32)
-    kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    limits = limits_of(arrays["sizes"][image_of])
+    judged = judge_boxes(boxes, limits)
+    for number, kind in enumerate(BOX_FAULTS, start=1):
+        rows = np.flatnonzero(judged == number)
+        examples = (box_fault(kind, arrays["files"][image_of[n]], found[order[n]], boxes[n], name_of(int(order[n]))) for n in rows)
+        faults.note(kind, len(rows), examples)
+    kept = np.isin(judged, (0, len(BOX_FAULTS)))
     if not kept.all():
         first = arrays["files"][image_of[~kept][0]]
-        log.warning("%d of %d boxes are empty or outside their image and are dropped, the first in %s", (~kept).sum(), len(kept), first)
+        what = "are empty, outside their image or no numbers and are dropped"
+        faults.warn("%d of %d boxes %s, the first in %s", (~kept).sum(), len(kept), what, first)
     counts = np.bincount(image_of[kept], minlength=len(arrays["files"]))
     arrays |= {
         "files": np.array(arrays["files"], dtype=np.str_),
-        "boxes": boxes[kept],
+        "boxes": np.clip(boxes[kept], 0, limits[kept]).astype(np.float32),
         "labels": arrays["labels"][order][kept],
         "ignored": arrays["ignored"][order][kept],
         "offsets": np.concatenate([[0], np.cumsum(counts)]),

@@ -16,8 +16,9 @@ from torchmetrics import Metric
 from torchvision.ops import box_iou
 
 from heads import Detections
-from tasks.coco import read_coco
+from tasks.coco import box_array, read_coco
 from tasks.detect.annotations import BoxAnnotations
+from tasks.faults import Faults
 
 # The order of pycocotools' stats.
 COCO_FIGURES = (
@@ -151,7 +152,9 @@ def _coco_evaluate(annotations: BoxAnnotations, results: Array, image_ids: NDArr
 
 @lru_cache(maxsize=1)  # the file is large, and the same at every validation
 def _official(path: Path) -> dict[str, Any]:
-    return read_coco(path)
+    data = read_coco(path, Faults("report"))  # what cannot be used has been said, or has raised
+    finite = np.flatnonzero(np.isfinite(box_array(data["annotations"])).all(axis=1))
+    return {**data, "annotations": [data["annotations"][row] for row in finite]}
 
 
 def _no_results(truth: Any) -> Any:

@@ -108,6 +108,7 @@ class DetectionModule(TaskModule):
             self.log_figure(name, value, prog_bar=name == "AP")
         if folder := self.report_folder:
             facts = {"images": seen.numel(), "checkpoint": self.trainer.ckpt_path, "classes_left_out": annotations.left_out}
+            facts["images_left_out"] = self.data.images_left_out
             write_report(folder, self.evaluation, self.shown, facts)
 
     on_test_epoch_start = on_validation_epoch_start

@@ -102,7 +102,8 @@ class SegmentationModule(TaskModule):
         for name, value in self.evaluation.figures.items():
             self.log_figure(name, value, prog_bar=name == "mIoU")
         if folder := self.report_folder:
-            write_report(folder, self.evaluation, self.shown, {"images": self.confusion.counted, "checkpoint": self.trainer.ckpt_path})
+            facts = {"images": self.confusion.counted, "checkpoint": self.trainer.ckpt_path, "images_left_out": self.data.images_left_out}
+            write_report(folder, self.evaluation, self.shown, facts)
 
     on_test_epoch_start = on_validation_epoch_start
     test_step = validation_step

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.faults import FaultError
+
 # Coordinates beyond this many pixels are no polygon of an image, and pycocotools runs out of memory on them.
 FARTHEST = 1e5
 
@@ -22,7 +24,7 @@ def draw(segmentations: Sequence[Any], size: tuple[int, int], where: str) -> NDA
         (H, W) bool.
 
     Raises:
-        ValueError: one of them is neither, or does not fit the image.
+        FaultError: one of them is neither, or does not fit the image.
     """
     from pycocotools import mask as rle
 
@@ -31,16 +33,17 @@ def draw(segmentations: Sequence[Any], size: tuple[int, int], where: str) -> NDA
         try:
             counts, whole = (_run_lengths(one["counts"]), list(one["size"])) if isinstance(one, dict) else (None, None)
             points = [np.asarray(polygon, dtype=np.float64) for polygon in ([] if isinstance(one, dict) else one)]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{where} has a segmentation that is neither polygons nor run lengths: {error}") from error
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            kind = "broken_run_lengths" if isinstance(one, dict) else "broken_polygon"
+            raise FaultError(kind, f"{where} has a segmentation that is neither polygons nor run lengths: {error}") from error
         if counts is not None:
             if whole != list(size) or counts.sum() != size[0] * size[1] or counts.min() < 0:
-                raise ValueError(f"{where} has run lengths that do not fill its {size[0]} x {size[1]} pixels")
+                raise FaultError("broken_run_lengths", f"{where} has run lengths that do not fill its {size[0]} x {size[1]} pixels")
             encoded.append(rle.frPyObjects({"size": list(size), "counts": counts.tolist()}, *size))
         elif points and all(p.ndim == 1 and p.size >= 6 and p.size % 2 == 0 and (abs(p) < FARTHEST).all() for p in points):
             encoded += rle.frPyObjects([p.tolist() for p in points], *size)
         else:
-            raise ValueError(f"{where} has a polygon that is not three or more points x1, y1, x2, y2, ... in pixels")
+            raise FaultError("broken_polygon", f"{where} has a polygon that is not three or more points x1, y1, x2, y2, ... in pixels")
     drawn: NDArray[np.bool_] = rle.decode(rle.merge(encoded)).astype(bool)
     return drawn
 

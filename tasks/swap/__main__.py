@@ -12,7 +12,8 @@ from filelock import FileLock, Timeout
 from jsonargparse import ArgumentParser
 
 from tasks.arguments import TOO_DEEP
-from tasks.cli import CONFIGS, run_command
+from tasks.cli import CONFIGS
+from tasks.command import run_command
 from tasks.swap.check import check_plan
 from tasks.swap.cluster import run_ray
 from tasks.swap.costs import count, measure_all

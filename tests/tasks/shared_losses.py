@@ -19,7 +19,7 @@ from tasks.detect.module import DetectionModule
 from tasks.segment.data import Batch as MaskBatch
 from tasks.segment.module import SegmentationModule
 
-SIDE = 64
+SIDE = 48
 BOXES = {"different numbers of boxes": (3, 0, 1, 1, 5, 0), "a process without boxes": (3, 2, 4, 0, 0, 0), "no boxes": (0, 0, 0, 0, 0, 0)}
 VALID = {"different numbers of pixels": (9, 60, 64, 1, 0, 30), "a void process": (9, 60, 64, 0, 0, 0), "void": (0, 0, 0, 0, 0, 0)}
 PIXEL_LOSSES: dict[str, Callable[[], nn.Module]] = {
@@ -47,7 +47,7 @@ class Step(nn.Module):
 
 def _backbone() -> MobileNetV2:
     torch.manual_seed(0)
-    return MobileNetV2(width_mult=0.35)
+    return MobileNetV2(width_mult=0.1)
 
 
 def _images() -> Tensor:
@@ -76,7 +76,7 @@ def _labels(own: slice) -> LabelBatch:
 
 
 def _detector(loss: Any) -> DetectionModule:
-    head = lambda taps, classes: SSDLite(taps, classes, class_loss=loss)  # noqa: E731
+    head = lambda taps, classes: SSDLite(taps, classes, extra_channels=[32], class_loss=loss)  # noqa: E731
     return DetectionModule(_backbone(), ["a", "b"], head, size=(SIDE, SIDE))
 
 

@@ -2,16 +2,13 @@
 
 import csv
 import io
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import Image
 
-import tasks.images
-from tasks.images import MAX_PIXELS, find_images, read_annotated, read_image, resize_image, rgb_pixels
-from tasks.segment.annotations import read_mask
+from tasks.images import find_images, read_annotated, read_image, resize_image
 
 MESSY = Path(__file__).resolve().parents[3] / "shared" / "data" / "messy"
 Transpose = Image.Transpose
@@ -166,15 +163,6 @@ def test_missing_file_and_folder_are_refused_by_name(tmp_path: Path) -> None:
         read_image(tmp_path)
 
 
-def test_image_over_the_pixel_limit_is_read_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Image.new("RGB", (12, 12)).save(tmp_path / "large.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    assert read_image(tmp_path / "large.png").shape == (12, 12, 3)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
-    with pytest.raises(ValueError, match=r"large\.png"):
-        read_image(tmp_path / "large.png")
-
-
 def check_read_or_refused(path: Path) -> None:
     message = path.name
     try:
@@ -304,42 +292,3 @@ def test_find_images_leaves_out_folders_named_like_images(tmp_path: Path) -> Non
 def test_find_images_refuses_what_matches_nothing(tmp_path: Path, source: str) -> None:
     with pytest.raises(ValueError, match="matches no image"):
         find_images([str(tmp_path / source)])
-
-
-def bombs(folder: Path) -> list[Path]:
-    """Small files that say that they have more pixels than the limit."""
-    gif = b"GIF89a" + (60_000).to_bytes(2, "little") * 2 + b"\x00\x00\x00"
-    gif += b"," + bytes(4) + (60_000).to_bytes(2, "little") * 2 + b"\x00\x08\x00;"
-    header = (20_000).to_bytes(4, "big") * 2 + bytes([8, 0, 0, 0, 0])
-    png = b"\x89PNG\r\n\x1a\n" + b"".join(
-        len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
-        for kind, content in ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(20_001 * 2000))), (b"IEND", b""))
-    )
-    for name, content in (("bomb.gif", gif), ("bomb.png", png)):
-        (folder / name).write_bytes(content)
-    return [folder / "bomb.gif", folder / "bomb.png"]
-
-
-@pytest.mark.parametrize("limit_of_pillow", [None, 89_478_485])
-def test_more_pixels_than_the_limit_are_refused_by_all_that_read(
-    limit_of_pillow: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit_of_pillow)
-    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda *args: pytest.fail("pixels were unpacked"))
-    for path in bombs(tmp_path):
-        for read in (read_image, read_mask, rgb_pixels, lambda path: read_annotated(path, (0, 0), "x")):
-            with pytest.raises(
-                ValueError, match=rf"{path.name}: cannot be read as an? (image|mask): .*(178956970|accepted: up to 178956970)"
-            ):
-                read(path)
-
-
-def test_limit_is_where_pillow_refuses_and_below_it_nothing_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert MAX_PIXELS == 2 * Image.MAX_IMAGE_PIXELS
-    Image.new("L", (40, 30), 3).save(tmp_path / "a.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 30 - 1)  # Pillow warns
-    assert read_image(tmp_path / "a.png").shape == (30, 40, 3)
-    assert read_mask(tmp_path / "a.png").shape == (30, 40)
-    monkeypatch.setattr(tasks.images, "MAX_PIXELS", 40 * 30 - 1)
-    with pytest.raises(ValueError, match=r"a\.png: cannot be read as an image: is 30 pixels high and 40 wide; accepted: up to 1199 pixels"):
-        read_image(tmp_path / "a.png")

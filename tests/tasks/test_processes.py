@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,12 @@ from tests.tasks.shared_losses import FOREIGN, measure
 def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
     with Crew(tmp_path_factory.mktemp("crew")) as started:
         yield started
+
+
+@pytest.fixture(autouse=True)
+def _alone() -> None:
+    """Forgets the processes of tests before."""
+    processes.join_run()
 
 
 @pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
@@ -109,11 +116,15 @@ def test_first_process_waits_for_the_end_of_others(code: int, end: int | None) -
     assert other.returncode == code
 
 
-def test_failed_first_process_ends_the_others() -> None:
+def test_failed_first_process_ends_the_others_in_silence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    codes: list[int] = []
+    monkeypatch.setattr(processes, "_end", codes.append)
     other = subprocess.Popen([sys.executable, "-Sc", "import time; time.sleep(60)"])
-    processes._started.append(other)
+    processes._watch_started([other])
     processes.leave_run(False)
+    time.sleep(2 * processes.POLL_SECONDS)
     assert other.returncode == -signal.SIGKILL
+    assert (codes, capsys.readouterr().err) == ([], "")
 
 
 def test_process_ends_with_the_one_that_started_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,7 +133,7 @@ def test_process_ends_with_the_one_that_started_it(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("LOCAL_RANK", "1")
     processes._watch_parent(os.getppid() + 1)
     assert codes == [1]
-    assert "the process of rank 0 was killed" in capsys.readouterr().err
+    assert "the process that started this run was killed" in capsys.readouterr().err
 
 
 def test_all_batch_norms_can_be_synchronised() -> None:

@@ -58,7 +58,7 @@ def _is_readable(path: Path) -> bool:
     ("rank", "kind", "code", "message"),
     [
         (1, "SIGKILL", 1, "error: the process of rank 1 (0 to 1) was killed by SIGKILL"),
-        (0, "SIGKILL", -signal.SIGKILL, "error: the process of rank 0 was killed"),
+        (0, "SIGKILL", -signal.SIGKILL, "error: the process that started this run was killed"),
         (1, "error", 1, "error: picture 7"),
         (0, "error", 1, "error: picture 7"),
         (1, "nan", 1, "error: the loss became nan at step 4; the images were"),

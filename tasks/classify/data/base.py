@@ -13,6 +13,7 @@ from tasks.classify.annotations import LabelAnnotations
 from tasks.classify.model import CROP, check_crop
 from tasks.classify.transforms import Augmentation, CentreOnly, InceptionAugmentation
 from tasks.data import TaskData, stack_images
+from tasks.faults import OnFault
 
 
 class Sample(NamedTuple):
@@ -71,6 +72,8 @@ class ImageData(TaskData):
         batch_size: images a step and process.
         augmentation: recipe for training images.
         num_workers: loader processes; 0 loads in the training process.
+        on_fault: what to do with images and annotations that cannot be used: `error` names the first, `skip` leaves them out of both
+            splits and lists them once.
 
     Raises:
         ValueError: an argument is out of range.
@@ -86,8 +89,9 @@ class ImageData(TaskData):
         batch_size: int = 64,
         augmentation: Augmentation = InceptionAugmentation(),
         num_workers: int = 2,
+        on_fault: OnFault = "error",
     ) -> None:
-        super().__init__(size, batch_size, num_workers)
+        super().__init__(size, batch_size, num_workers, on_fault)
         self.crop, self.augmentation = check_crop(crop), augmentation
         self._read: dict[str, LabelAnnotations] = {}
 
@@ -98,6 +102,7 @@ class ImageData(TaskData):
     def annotations(self, split: str) -> LabelAnnotations:
         """Lists the images and labels of `train` or `val`, once."""
         if split not in self._read:
+            self.new_faults(split)
             self._read[split] = self.read_annotations(split)
         return self._read[split]
 
@@ -109,4 +114,4 @@ class ImageData(TaskData):
 
     def dataset(self, split: str) -> ImageDataset:
         """Builds the data set of `train`, augmented, or of `val`, of which the middle is looked at."""
-        return ImageDataset(self.annotations(split), self.augmentation if split == "train" else CentreOnly(self.crop), self.size)
+        return ImageDataset(self.usable(split), self.augmentation if split == "train" else CentreOnly(self.crop), self.size)

@@ -12,6 +12,7 @@ from tasks.classify.annotations import LabelAnnotations, LabelledFiles, Labelled
 from tasks.classify.data.base import ImageData
 from tasks.classify.model import CROP
 from tasks.classify.transforms import Augmentation, InceptionAugmentation
+from tasks.faults import OnFault
 from tasks.shapes import SHAPE_CLASSES, default_root, ensure_shape_folders
 
 # Where torchvision's data sets keep the names of the classes, and the labels.
@@ -31,6 +32,8 @@ class ImageFolder(ImageData):
         batch_size: images a step and process.
         augmentation: recipe for training images.
         num_workers: loader processes; 0 loads in the training process.
+        on_fault: what to do with images and annotations that cannot be used: `error` names the first, `skip` leaves them out of both
+            splits and lists them once.
     """
 
     def __init__(
@@ -44,8 +47,9 @@ class ImageFolder(ImageData):
         batch_size: int = 64,
         augmentation: Augmentation = InceptionAugmentation(),
         num_workers: int = 2,
+        on_fault: OnFault = "error",
     ) -> None:
-        super().__init__(size, crop, batch_size, augmentation, num_workers)
+        super().__init__(size, crop, batch_size, augmentation, num_workers, on_fault)
         self.folders, self.labels = {"train": train_images or f"{root}/train", "val": val_images or f"{root}/val"}, labels
 
     def read_annotations(self, split: str) -> LabelledFiles:
@@ -68,6 +72,8 @@ class Torchvision(ImageData):
         batch_size: images a step and process.
         augmentation: recipe for training images.
         num_workers: loader processes; 0 loads in the training process.
+        on_fault: what to do with images and annotations that cannot be used: `error` names the first, `skip` leaves them out of both
+            splits and lists them once.
 
     Raises:
         ValueError: torchvision has no such data set with splits.
@@ -86,8 +92,9 @@ class Torchvision(ImageData):
         batch_size: int = 64,
         augmentation: Augmentation = InceptionAugmentation(),
         num_workers: int = 2,
+        on_fault: OnFault = "error",
     ) -> None:
-        super().__init__(size, crop, batch_size, augmentation, num_workers)
+        super().__init__(size, crop, batch_size, augmentation, num_workers, on_fault)
         self.set_name, self.root, self.download, self.names = name, Path(root), download, names
         self.splits = {"train": train_split, "val": val_split}
         self.builder = _find(name)
@@ -134,6 +141,8 @@ class Shapes(ImageData):
         batch_size: images a step and process.
         augmentation: recipe for training images.
         num_workers: loader processes; 0 loads in the training process.
+        on_fault: what to do with images and annotations that cannot be used: `error` names the first, `skip` leaves them out of both
+            splits and lists them once.
     """
 
     def __init__(
@@ -147,8 +156,9 @@ class Shapes(ImageData):
         batch_size: int = 32,
         augmentation: Augmentation = InceptionAugmentation(min_scale=0.5),
         num_workers: int = 2,
+        on_fault: OnFault = "error",
     ) -> None:
-        super().__init__(size, crop, batch_size, augmentation, num_workers)
+        super().__init__(size, crop, batch_size, augmentation, num_workers, on_fault)
         self.root, self.counts, self.seed = root or default_root(), (train_images, val_images), seed
 
     @property

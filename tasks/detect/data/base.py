@@ -13,6 +13,7 @@ from heads import Targets
 from tasks.data import TaskData, stack_images
 from tasks.detect.annotations import BoxAnnotations
 from tasks.detect.transforms import Augmentation, LightAugmentation, ResizeOnly, apply
+from tasks.faults import OnFault
 from tasks.images import read_annotated
 
 
@@ -81,6 +82,8 @@ class BoxData(TaskData):
         batch_size: images a step and process.
         augmentation: recipe for training images.
         num_workers: loader processes; 0 loads in the training process.
+        on_fault: what to do with images and annotations that cannot be used: `error` names the first, `skip` leaves them out of both
+            splits and lists them once.
 
     Raises:
         ValueError: an argument is out of range.
@@ -94,8 +97,9 @@ class BoxData(TaskData):
         batch_size: int = 24,
         augmentation: Augmentation = LightAugmentation(),
         num_workers: int = 2,
+        on_fault: OnFault = "error",
     ) -> None:
-        super().__init__(size, batch_size, num_workers)
+        super().__init__(size, batch_size, num_workers, on_fault)
         self.augmentation = augmentation
 
     @abstractmethod
@@ -104,4 +108,4 @@ class BoxData(TaskData):
 
     def dataset(self, split: str) -> BoxDataset:
         """Builds the data set of `train`, augmented, or of `val`, only resized."""
-        return BoxDataset(self.annotations(split), self.augmentation if split == "train" else ResizeOnly(), self.size)
+        return BoxDataset(self.usable(split), self.augmentation if split == "train" else ResizeOnly(), self.size)

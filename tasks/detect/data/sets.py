@@ -8,6 +8,7 @@ from tasks.detect.annotations import BoxAnnotations, from_coco, from_voc
 from tasks.detect.data.base import BoxData
 from tasks.detect.transforms import Augmentation, LightAugmentation
 from tasks.download import COCO_ARCHIVES, VOC_ARCHIVES, fetch
+from tasks.faults import OnFault
 from tasks.labels import VOC_CLASSES
 from tasks.shapes import SHAPE_CLASSES, default_root, ensure_shapes
 from tasks.voc import fetch_devkit, split_pairs
@@ -29,6 +30,8 @@ class Coco(BoxData):
         batch_size: images a step and process.
         augmentation: recipe for training images.
         num_workers: loader processes; 0 loads in the training process.
+        on_fault: what to do with images and annotations that cannot be used: `error` names the first, `skip` leaves them out of both
+            splits and lists them once.
     """
 
     def __init__(
@@ -44,8 +47,9 @@ class Coco(BoxData):
         batch_size: int = 24,
         augmentation: Augmentation = LightAugmentation(),
         num_workers: int = 2,
+        on_fault: OnFault = "error",
     ) -> None:
-        super().__init__(size, batch_size, augmentation, num_workers)
+        super().__init__(size, batch_size, augmentation, num_workers, on_fault)
         self.root, self.download = Path(root), download
         self.sources = coco_sources(self.root, train_images, train_annotations, val_images, val_annotations)
         self.classes = classes
@@ -66,7 +70,7 @@ class Coco(BoxData):
         """Reads the annotations of `train` or `val`, once."""
         if split not in self._read:
             folder, file = self.sources[split]
-            self._read[split] = from_coco(file, folder, self.classes)
+            self._read[split] = from_coco(file, folder, self.classes, self.new_faults(split))
         return self._read[split]
 
 
@@ -83,6 +87,8 @@ class Voc(BoxData):
         batch_size: images a step and process.
         augmentation: recipe for training images.
         num_workers: loader processes; 0 loads in the training process.
+        on_fault: what to do with images and annotations that cannot be used: `error` names the first, `skip` leaves them out of both
+            splits and lists them once.
 
     Raises:
         ValueError: a split is not written as year/split.
@@ -99,8 +105,9 @@ class Voc(BoxData):
         batch_size: int = 24,
         augmentation: Augmentation = LightAugmentation(),
         num_workers: int = 2,
+        on_fault: OnFault = "error",
     ) -> None:
-        super().__init__(size, batch_size, augmentation, num_workers)
+        super().__init__(size, batch_size, augmentation, num_workers, on_fault)
         self.root, self.download, self.train_difficult = Path(root), download, train_difficult
         self.splits = {"train": split_pairs(train_splits), "val": split_pairs(val_splits)}
 
@@ -116,7 +123,7 @@ class Voc(BoxData):
 
     def annotations(self, split: str) -> BoxAnnotations:
         """Reads the boxes of `train` or `val`."""
-        read = from_voc(self.root, self.splits[split])
+        read = from_voc(self.root, self.splits[split], self.new_faults(split))
         if split == "train" and self.train_difficult:
             read.ignored[:] = False
         return read
@@ -134,6 +141,8 @@ class Shapes(BoxData):
         batch_size: images a step and process.
         augmentation: recipe for training images.
         num_workers: loader processes; 0 loads in the training process.
+        on_fault: what to do with images and annotations that cannot be used: `error` names the first, `skip` leaves them out of both
+            splits and lists them once.
     """
 
     def __init__(
@@ -146,8 +155,9 @@ class Shapes(BoxData):
         batch_size: int = 32,
         augmentation: Augmentation = LightAugmentation(),
         num_workers: int = 2,
+        on_fault: OnFault = "error",
     ) -> None:
-        super().__init__(size, batch_size, augmentation, num_workers)
+        super().__init__(size, batch_size, augmentation, num_workers, on_fault)
         self.root, self.counts, self.seed = root or default_root(), (train_images, val_images), seed
 
     def prepare_data(self) -> None:
@@ -162,4 +172,4 @@ class Shapes(BoxData):
     def annotations(self, split: str) -> BoxAnnotations:
         """Reads the annotations of `train` or `val` with the COCO reader."""
         folder = ensure_shapes(self.root, *self.counts, self.seed)
-        return from_coco(folder / "annotations" / f"instances_{split}.json", folder / split)
+        return from_coco(folder / "annotations" / f"instances_{split}.json", folder / split, faults=self.new_faults(split))

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tasks.data import TaskData
+from tasks.faults import OnFault
 from tasks.segment.annotations import MaskAnnotations
 from tasks.segment.transforms import Augmentation, DeepLabAugmentation, Unchanged
 
@@ -67,6 +68,8 @@ class MaskData(TaskData):
         batch_size: images a step and process.
         augmentation: recipe for training images.
         num_workers: loader processes; 0 loads in the training process.
+        on_fault: what to do with images and annotations that cannot be used: `error` names the first, `skip` leaves them out of both
+            splits and lists them once.
 
     Raises:
         ValueError: an argument is out of range.
@@ -81,8 +84,9 @@ class MaskData(TaskData):
         batch_size: int = 16,
         augmentation: Augmentation = DeepLabAugmentation(),
         num_workers: int = 2,
+        on_fault: OnFault = "error",
     ) -> None:
-        super().__init__(size, batch_size, num_workers)
+        super().__init__(size, batch_size, num_workers, on_fault)
         self.crop_size, self.augmentation = crop_size or size, augmentation
         if min(self.crop_size) < 1:
             raise ValueError(f"crop_size {crop_size} is not possible; accepted: heights and widths of at least 1")
@@ -93,6 +97,6 @@ class MaskData(TaskData):
 
     def dataset(self, split: str) -> MaskDataset:
         """Builds the data set of `train`, augmented, or of `val`, as it is; looks at some masks of it first."""
-        annotations = self.annotations(split)
+        annotations = self.usable(split)
         annotations.check()
         return MaskDataset(annotations, self.augmentation if split == "train" else Unchanged(), self.crop_size)

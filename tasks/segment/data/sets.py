@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tasks.coco import coco_sources
 from tasks.download import COCO_ARCHIVES, SBD_ARCHIVE, VOC_ARCHIVES, fetch
+from tasks.faults import OnFault
 from tasks.labels import VOC_MASK_CLASSES
 from tasks.segment.annotations import MaskAnnotations, from_coco, from_folders, from_voc
 from tasks.segment.data.base import MaskData
@@ -28,6 +29,8 @@ class Voc(MaskData):
         batch_size: images a step and process.
         augmentation: recipe for training images.
         num_workers: loader processes; 0 loads in the training process.
+        on_fault: what to do with images and annotations that cannot be used: `error` names the first, `skip` leaves them out of both
+            splits and lists them once.
 
     Raises:
         ValueError: a split is not written as year/split.
@@ -44,8 +47,9 @@ class Voc(MaskData):
         batch_size: int = 16,
         augmentation: Augmentation = DeepLabAugmentation(),
         num_workers: int = 2,
+        on_fault: OnFault = "error",
     ) -> None:
-        super().__init__(size, crop_size, batch_size, augmentation, num_workers)
+        super().__init__(size, crop_size, batch_size, augmentation, num_workers, on_fault)
         self.root, self.download = Path(root), download
         self.splits = {"train": split_pairs(train_splits), "val": split_pairs(val_splits)}
 
@@ -65,6 +69,7 @@ class Voc(MaskData):
 
     def annotations(self, split: str) -> MaskAnnotations:
         """Lists the images and masks of `train` or `val`."""
+        self.new_faults(split)
         return from_voc(self.root, self.splits[split], VOC_MASK_CLASSES)
 
 
@@ -85,6 +90,8 @@ class Coco(MaskData):
         batch_size: images a step and process.
         augmentation: recipe for training images.
         num_workers: loader processes; 0 loads in the training process.
+        on_fault: what to do with images and annotations that cannot be used: `error` names the first, `skip` leaves them out of both
+            splits and lists them once.
     """
 
     def __init__(
@@ -102,8 +109,9 @@ class Coco(MaskData):
         batch_size: int = 16,
         augmentation: Augmentation = DeepLabAugmentation(),
         num_workers: int = 2,
+        on_fault: OnFault = "error",
     ) -> None:
-        super().__init__(size, crop_size, batch_size, augmentation, num_workers)
+        super().__init__(size, crop_size, batch_size, augmentation, num_workers, on_fault)
         self.root, self.download = Path(root), download
         self.voc_labels, self.min_pixels = voc_labels, min_pixels
         self._read: dict[str, MaskAnnotations] = {}
@@ -126,7 +134,8 @@ class Coco(MaskData):
         """Reads the annotations of `train` or `val`, once."""
         if split not in self._read:
             folder, file = self.sources[split]
-            self._read[split] = from_coco(file, folder, self.voc_labels, self.min_pixels if split == "train" else 0)
+            min_pixels = self.min_pixels if split == "train" else 0
+            self._read[split] = from_coco(file, folder, self.voc_labels, min_pixels, self.new_faults(split))
         return self._read[split]
 
 
@@ -146,6 +155,8 @@ class Folders(MaskData):
         batch_size: images a step and process.
         augmentation: recipe for training images.
         num_workers: loader processes; 0 loads in the training process.
+        on_fault: what to do with images and annotations that cannot be used: `error` names the first, `skip` leaves them out of both
+            splits and lists them once.
     """
 
     def __init__(
@@ -160,8 +171,9 @@ class Folders(MaskData):
         batch_size: int = 16,
         augmentation: Augmentation = DeepLabAugmentation(),
         num_workers: int = 2,
+        on_fault: OnFault = "error",
     ) -> None:
-        super().__init__(size, crop_size, batch_size, augmentation, num_workers)
+        super().__init__(size, crop_size, batch_size, augmentation, num_workers, on_fault)
         self._names = tuple(class_names)
         self.folders = {"train": (train_images, train_masks), "val": (val_images, val_masks)}
 
@@ -172,7 +184,7 @@ class Folders(MaskData):
 
     def annotations(self, split: str) -> MaskAnnotations:
         """Pairs the images and masks of `train` or `val`."""
-        return from_folders(*self.folders[split], self._names)
+        return from_folders(*self.folders[split], self._names, self.new_faults(split))
 
 
 class Shapes(MaskData):
@@ -188,6 +200,8 @@ class Shapes(MaskData):
         batch_size: images a step and process.
         augmentation: recipe for training images.
         num_workers: loader processes; 0 loads in the training process.
+        on_fault: what to do with images and annotations that cannot be used: `error` names the first, `skip` leaves them out of both
+            splits and lists them once.
     """
 
     def __init__(
@@ -201,8 +215,9 @@ class Shapes(MaskData):
         batch_size: int = 16,
         augmentation: Augmentation = DeepLabAugmentation(),
         num_workers: int = 2,
+        on_fault: OnFault = "error",
     ) -> None:
-        super().__init__(size, crop_size, batch_size, augmentation, num_workers)
+        super().__init__(size, crop_size, batch_size, augmentation, num_workers, on_fault)
         self.root, self.counts, self.seed = root or default_root(), (train_images, val_images), seed
 
     def prepare_data(self) -> None:
@@ -217,4 +232,5 @@ class Shapes(MaskData):
     def annotations(self, split: str) -> MaskAnnotations:
         """Reads the masks of `train` or `val` with the COCO reader."""
         folder = ensure_shapes(self.root, *self.counts, self.seed)
-        return from_coco(folder / "annotations" / f"instances_{split}.json", folder / split, voc_labels=False)
+        file = folder / "annotations" / f"instances_{split}.json"
+        return from_coco(file, folder / split, voc_labels=False, faults=self.new_faults(split))
