@@ -20,7 +20,7 @@ from tests.fuzz.fuzzer import Fuzzer
 
 NAMES = ("a", "b", "c")
 SIDES = (0, 1, 2, 3, 7, 31, 32, 33, 65, 300)
-LONGEST = 4000
+LONGEST = 1500
 KINDS = ("u1", "i1", "u2", "i8", "f2", "f4", "f8", "?", "O", "U3", "c8")
 
 
