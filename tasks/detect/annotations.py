@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.coco import box_array, positions, read_coco
+from tasks.coco import box_array, no_collection, positions, read_coco
 from tasks.detect.judge import BOX_FAULTS, FARTHEST, box_fault, judge_boxes, limits_of
 from tasks.faults import Fault, FaultError, Faults, shown
 from tasks.labels import VOC_CLASSES
@@ -96,6 +96,7 @@ class BoxAnnotations:
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))
 
 
+@no_collection()
 def from_coco(path: str | Path, folder: str | Path, classes: Sequence[str] | None = None, faults: Faults | None = None) -> BoxAnnotations:
     """Packs a COCO annotation file; categories are numbered by ascending id.
 

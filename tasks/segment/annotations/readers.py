@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.coco import LARGEST, positions, read_coco
+from tasks.coco import LARGEST, no_collection, positions, read_coco
 from tasks.faults import Fault, Faults
 from tasks.images import SUFFIXES
 from tasks.labels import COCO_NAMES_OF_VOC, VOC_CLASSES, VOC_MASK_CLASSES
@@ -80,6 +80,7 @@ def _by_name(folder: Path, faults: Faults, lost: int) -> dict[str, Path]:
     return found
 
 
+@no_collection()
 def from_coco(path: str | Path, folder: str | Path, voc_labels: bool, min_pixels: int = 0, faults: Faults | None = None) -> CocoMasks:
     """Reads the masks of an annotation file in COCO's format.
 
