@@ -160,7 +160,7 @@ def read_settings(args: list[str]) -> dict[str, Any]:
     """Parses a command line to the arguments of `swap`.
 
     Raises:
-        ValueError: a file of it contains itself.
+        ValueError: a file of it contains itself, or has null for a mapping.
     """
     parser = make_parser()
     try:
@@ -168,7 +168,10 @@ def read_settings(args: list[str]) -> dict[str, Any]:
     except RecursionError as error:
         raise ValueError(TOO_DEEP) from error
     files = [Path(str(path)) for path in parsed.pop("config") or []]
-    settings: dict[str, Any] = vars(parser.instantiate_classes(parsed))
+    try:
+        settings: dict[str, Any] = vars(parser.instantiate_classes(parsed))
+    except TypeError as error:  # which the parser lets through
+        raise ValueError("a task of the experiment, or latency, is null; accepted: a mapping, or nothing") from error
     for task in vars(settings["tasks"]).values():
         found = [str(file.parent / task.config) for file in files if task.config and (file.parent / task.config).is_file()]
         task.config = found[-1] if found else task.config

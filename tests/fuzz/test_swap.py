@@ -81,6 +81,7 @@ def test_experiments(kind: str, fuzz: Fuzzer, tmp_path: Path) -> None:
         plan_of(path)
 
     corpus = [b"", b"\xff\xfe", b"[" * 2000, b"a: &a [*a]", b"- 1", yaml_bytes(EXPERIMENT)]
+    corpus.append(yaml_bytes(EXPERIMENT | {"tasks": EXPERIMENT["tasks"] | {"classify": None}}))
     fuzz(read, settings_files() if kind == "values" else damaged(yaml_bytes(EXPERIMENT)), corpus, quick=12, slow=400)
 
 
