@@ -44,7 +44,7 @@ def run_command(cli: Callable[[], object]) -> None:
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):  # which Lightning makes a 1
+        if isinstance(stop.__context__, KeyboardInterrupt) and stop.code == 1:  # as Lightning ends
             sys.exit(128 + signal.SIGINT)
         succeeded = stop.code in processes.STOPPED
         raise
