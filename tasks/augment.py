@@ -25,6 +25,17 @@ def check_shares(**shares: float) -> None:
             raise ValueError(f"{name} {share} is not possible; accepted: 0 to 1")
 
 
+def check_recipe(augmentation: Any) -> Any:
+    """Returns a recipe for training images, unless it is none.
+
+    Raises:
+        ValueError: it has no `compose`, such as null in a config.
+    """
+    if not hasattr(augmentation, "compose"):
+        raise ValueError(f"augmentation {augmentation!r} is not possible; accepted: a class of the task's transforms, or leave it out")
+    return augmentation
+
+
 def cut_window(
     image: NDArray[np.uint8],
     window: Window,

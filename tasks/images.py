@@ -2,6 +2,8 @@
 
 import contextlib
 import glob
+import io
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,10 +30,19 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of corrupt EXIF data and the like, beside which the picture is whole
-        with Image.open(path) as image:
+        with _Bounded(io.FileIO(path)) as file, Image.open(file) as image:
             check_pixels(image)
             image.load()
             yield image
+
+
+class _Bounded(io.BufferedReader):
+    """Makes room for no more than a file has: a damaged PNG asks for gigabytes."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > io.DEFAULT_BUFFER_SIZE:
+            size = min(size, max(os.fstat(self.fileno()).st_size - self.tell(), 0))
+        return super().read(size)
 
 
 def check_pixels(image: Image.Image) -> None:

@@ -36,7 +36,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     exists = path.is_file()
-    is_tf = path.suffix == ".index" if exists else path.with_name(path.name + ".index").is_file()
+    is_tf = path.suffix == ".index" if exists else Path(f"{path}.index").is_file()
     if not exists and not is_tf:
         raise ValueError(f"{path}: no such weights file")
     reader = _read_tf_checkpoint if is_tf else READERS.get(path.suffix.lower(), _read_torch)

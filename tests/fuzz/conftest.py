@@ -20,7 +20,6 @@ def fuzz(request: pytest.FixtureRequest) -> Iterator[Fuzzer]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Says how many cases there were, and how they ended."""
-    for name, counts in COUNTS.items():
-        terminalreporter.write_line(f"{name}: {counts.total()} cases, {counts['results']} results, {counts['refused']} refused")
+    total = sum(COUNTS.values(), Counter[str]())
     if COUNTS:
-        terminalreporter.write_line(f"fuzz: {sum(counts.total() for counts in COUNTS.values())} cases")
+        terminalreporter.write_line(f"fuzz: {total.total():,} cases, {total['results']:,} results, {total['refused']:,} refused")

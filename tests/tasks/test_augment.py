@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tasks.augment import FILL, Window, colours, cut_window
+from tasks.augment import FILL, Window, check_recipe, colours, cut_window
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 
@@ -91,3 +91,8 @@ def test_no_colours_at_0() -> None:
     assert colours(0.5, 0.0) == []
     (jitter,) = colours(0.125, 0.5)
     assert (jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue) == ((0.875, 1.125), (0.5, 1.5), (0.5, 1.5), (-0.05, 0.05))
+
+
+def test_recipe_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="augmentation None is not possible; accepted: a class of the task's transforms"):
+        check_recipe(None)

@@ -1,5 +1,6 @@
 """Images of more pixels than the limit: nothing that reads images or masks unpacks them."""
 
+import resource
 import zlib
 from pathlib import Path
 
@@ -48,3 +49,21 @@ def test_limit_is_where_pillow_refuses_and_below_it_nothing_warns(tmp_path: Path
     monkeypatch.setattr(tasks.images, "MAX_PIXELS", 40 * 30 - 1)
     with pytest.raises(ValueError, match=r"a\.png: cannot be read as an image: is 30 pixels high and 40 wide; accepted: up to 1199 pixels"):
         read_image(tmp_path / "a.png")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="reads Linux's account of memory")
+def test_damaged_length_makes_no_room(tmp_path: Path) -> None:
+    """The last chunk of this PNG says that it has two gigabytes; plain reading would make room for them."""
+    whole = tmp_path / "whole.png"
+    Image.new("RGB", (64, 64)).save(whole)
+    content = whole.read_bytes()
+    place = content.index(b"IDAT") - 4
+    (tmp_path / "odd.png").write_bytes(content[:place] + (2**31 - 1).to_bytes(4, "big") + content[place + 4 :])
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (in_use + 2**30, before[1]))
+    try:
+        with pytest.raises(ValueError, match=r"odd\.png: cannot be read as an image: (?!MemoryError)"):
+            read_image(tmp_path / "odd.png")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from tasks.augment import check_recipe
 from tasks.classify.annotations import LabelAnnotations
 from tasks.classify.model import CROP, check_crop
 from tasks.classify.transforms import Augmentation, CentreOnly, InceptionAugmentation
@@ -92,7 +93,7 @@ class ImageData(TaskData):
         on_fault: OnFault = "error",
     ) -> None:
         super().__init__(size, batch_size, num_workers, on_fault)
-        self.crop, self.augmentation = check_crop(crop), augmentation
+        self.crop, self.augmentation = check_crop(crop), check_recipe(augmentation)
         self._read: dict[str, LabelAnnotations] = {}
 
     @abstractmethod

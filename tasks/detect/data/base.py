@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from heads import Targets
+from tasks.augment import check_recipe
 from tasks.data import TaskData, stack_images
 from tasks.detect.annotations import BoxAnnotations
 from tasks.detect.transforms import Augmentation, LightAugmentation, ResizeOnly, apply
@@ -100,7 +101,7 @@ class BoxData(TaskData):
         on_fault: OnFault = "error",
     ) -> None:
         super().__init__(size, batch_size, num_workers, on_fault)
-        self.augmentation = augmentation
+        self.augmentation = check_recipe(augmentation)
 
     @abstractmethod
     def annotations(self, split: str) -> BoxAnnotations:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from tasks.augment import check_recipe
 from tasks.data import TaskData
 from tasks.faults import OnFault
 from tasks.segment.annotations import MaskAnnotations
@@ -87,7 +88,7 @@ class MaskData(TaskData):
         on_fault: OnFault = "error",
     ) -> None:
         super().__init__(size, batch_size, num_workers, on_fault)
-        self.crop_size, self.augmentation = crop_size or size, augmentation
+        self.crop_size, self.augmentation = crop_size or size, check_recipe(augmentation)
         if min(self.crop_size) < 1:
             raise ValueError(f"crop_size {crop_size} is not possible; accepted: heights and widths of at least 1")
 
