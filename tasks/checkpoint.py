@@ -27,7 +27,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path}: no such checkpoint")
+        raise ValueError(f"{path}: no such checkpoint or file of weights")
     try:
         checkpoint = _load_safetensors(path) if path.suffix == ".safetensors" else load_torch(path)
     except Exception as error:  # zip, pickle, safetensors and torch each raise their own

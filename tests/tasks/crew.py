@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
 from tasks.classify.__main__ import main as classify
 from tasks.detect.__main__ import main as detect
@@ -31,6 +32,11 @@ ROOT = Path(__file__).parents[2]
 MAINS = {"detect": detect, "segment": segment, "classify": classify}
 
 
+def spoilt(losses: Callable[..., dict[str, Tensor]]) -> Callable[..., dict[str, Tensor]]:
+    """The same losses as NaN, of which the gradients of all parameters are NaN too."""
+    return lambda self, batch: {name: loss * float("nan") for name, loss in losses(self, batch).items()}
+
+
 def act_of(kind: str) -> Callable[[], None]:
     """What a fault does: ends the process, raises a user's error or another, or makes the next loss NaN."""
 
@@ -40,9 +46,8 @@ def act_of(kind: str) -> Callable[[], None]:
         if kind == "bug":
             raise RuntimeError("nobody expected this")
         if kind == "nan":
-            TaskModule.losses = lambda self, batch: {"all": torch.tensor(float("nan"), requires_grad=True)}  # type: ignore[assignment]
             for module in TaskModule.__subclasses__():
-                module.losses = TaskModule.losses  # type: ignore[method-assign]
+                module.losses = spoilt(module.losses)  # type: ignore[method-assign]
         else:
             os.kill(os.getpid(), getattr(signal, kind))
 

@@ -61,7 +61,7 @@ def _is_readable(path: Path) -> bool:
         (0, "SIGKILL", -signal.SIGKILL, "error: the process that started this run was killed"),
         (1, "error", 1, "error: picture 7"),
         (0, "error", 1, "error: picture 7"),
-        (1, "nan", 1, "error: the loss became nan at step 4; the images were"),
+        (1, "nan", 1, "error: the loss became nan at step 4 (class nan); the images were"),
         (1, "bug", 1, "RuntimeError: nobody expected this"),
         (0, "SIGTERM", 128 + signal.SIGTERM, "stopped at step 5; --ckpt_path last goes on from here"),
         (1, "SIGTERM", 128 + signal.SIGTERM, "stopped at step 5; --ckpt_path last goes on from here"),
