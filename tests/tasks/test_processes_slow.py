@@ -81,6 +81,7 @@ def test_one_process_fails(
             time.sleep(0.2)
     assert ended.returncode == code
     assert _left(tmp_path) == []
+    assert time.monotonic() - begin < MINUTE  # from its start on, which is before the fault
     said = output.read_text()
     assert said.count(message) == 1, said
     assert said.count("error: ") == (0 if kind in ("bug", "SIGTERM") else 1)
