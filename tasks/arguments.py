@@ -12,8 +12,9 @@ from backbones.spec import NO_WEIGHTS
 
 # The one argument of a config's backbone that belongs to the task, and so is kept for another backbone.
 KEPT = "output_stride"
-# What a config is that ends Python's stack.
+# What a config is that ends Python's stack, and what a file is that is no text.
 TOO_DEEP = "the config is nested too deep, or an anchor of it contains itself"
+NO_TEXT = "is no config in UTF-8"
 
 # How lines of a parser's message begin that do not say what is wrong.
 SAYS_NOTHING = (

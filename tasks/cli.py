@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelChec
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from tasks import processes
-from tasks.arguments import TOO_DEEP, leave_out_weights, reason_of, reset_backbone, value_of
+from tasks.arguments import NO_TEXT, TOO_DEEP, leave_out_weights, reason_of, reset_backbone, value_of
 from tasks.check import Describe, check
 from tasks.checkpoint import CheckpointFiles, load_checkpoint, newest_checkpoint
 from tasks.memory import keep_freed_memory
@@ -116,12 +116,14 @@ class TaskCLI(LightningCLI):
         """Parses the command line after putting the config in that it left out.
 
         Raises:
-            ValueError: a config contains itself.
+            ValueError: a config contains itself, or is no text.
         """
         try:
             self.config = parser.parse_args(self._with_config(args))
         except RecursionError as error:
             raise ValueError(TOO_DEEP) from error
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{value_of(args, '--config')}: {NO_TEXT}: {error}") from error
 
     def _with_config(self, args: list[str]) -> list[str]:
         if not args or args[0] not in (*self.subcommands(), "check") or {"--help", "-h"} & set(args):

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 from jsonargparse import ArgumentParser
 
-from tasks.arguments import TOO_DEEP
+from tasks.arguments import NO_TEXT, TOO_DEEP, value_of
 from tasks.cli import CONFIGS
 from tasks.command import run_command
 from tasks.swap.check import check_plan
@@ -167,6 +167,8 @@ def read_settings(args: list[str]) -> dict[str, Any]:
         parsed = parser.parse_args(args)
     except RecursionError as error:
         raise ValueError(TOO_DEEP) from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{value_of(list(args), '--config')}: {NO_TEXT}: {error}") from error
     files = [Path(str(path)) for path in parsed.pop("config") or []]
     try:
         settings: dict[str, Any] = vars(parser.instantiate_classes(parsed))

@@ -178,3 +178,9 @@ def test_values_out_of_range_end_in_one_sentence(flag: str, sentence: str, quick
     with pytest.raises(SystemExit) as stop:
         main(["fit", *quick, f"--{flag}"])
     assert stop.value.code == f"error: {sentence}"
+
+
+def test_config_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "odd.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SystemExit, match=r"odd\.yaml: is no config in UTF-8: .* invalid start byte"):
+        main(["fit", f"--config={tmp_path / 'odd.yaml'}"])
