@@ -120,7 +120,7 @@ def check_class_path(class_path: Any, wanted: str = "part of a network") -> None
     source = _source(module) if module else None
     if source is None:
         raise ImportError(f"cannot import {class_path!r}: there is no module {module!r}")
-    known = {name for node in ast.parse(source).body for name in _names(node)}
+    known = {name for node in ast.walk(ast.parse(source)) for name in _names(node)}
     if names[-1] not in known:
         raise ValueError(f"the checkpoint names {class_path!r}, but {module} has no such class")
 
@@ -138,10 +138,12 @@ def _source(module: str) -> str | None:
     return source
 
 
-def _names(node: ast.stmt) -> list[str]:
-    """The classes that a statement defines or imports."""
+def _names(node: ast.AST) -> list[str]:
+    """The classes that a statement may define or import."""
     if isinstance(node, ast.ClassDef):
         return [node.name]
+    if isinstance(node, ast.Assign):
+        return [target.id for target in node.targets if isinstance(target, ast.Name)]
     return [alias.asname or alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else []
 
 

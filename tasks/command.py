@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from tasks import processes
 
@@ -41,6 +42,8 @@ def run_command(cli: Callable[[], object]) -> None:
         if text.startswith("Caught "):  # torch wraps a loader worker's error in its traceback
             text = text.splitlines()[-1].partition(": ")[2]
         sys.exit(f"error: {text}")
+    except SIGTERMException:  # of Lightning, in evaluations; an exit without a code
+        sys.exit(128 + signal.SIGTERM)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except SystemExit as stop:

@@ -1,5 +1,6 @@
 """What the data of all tasks share: splits, loaders and their workers."""
 
+import logging
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -8,12 +9,15 @@ from typing import Any, ClassVar
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from tasks.faults import Fault, Faults, OnFault, Policy
 from tasks.readable import readable
+
+log = logging.getLogger("lightning.pytorch")
 
 # For how long a loader worker outlives a SIGTERM.
 WORKER_SECONDS = 30
@@ -106,11 +110,19 @@ class TaskData(L.LightningDataModule, ABC):
         """Where training is: the epoch, and how many of its batches the network has seen, whatever loader workers have fetched since."""
         loop: Any = self.trainer.fit_loop  # type: ignore[union-attr]
         epoch, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress.current
-        return {"epoch": epoch.processed, "batches": batches.processed if epoch.started > epoch.processed else 0}
+        done = batches.processed if epoch.started > epoch.processed else 0
+        return {"epoch": epoch.processed, "batches": done, **self._epoch_shape()}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Lets the training loader begin there."""
-        self.position = state
+        """Lets the training loader of a continued run begin there."""
+        trainer: Any = self.trainer
+        if trainer.state.fn == TrainerFn.FITTING:
+            self.position = state
+
+    def _epoch_shape(self) -> dict[str, int]:
+        """What the place of a batch in an epoch depends on."""
+        processes = self.trainer.world_size if self.trainer else 1
+        return {"images": len(self.train_set), "batch_size": self.batch_size, "processes": processes}
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled; the last, smaller batch is left out where there is a full one.
@@ -121,7 +133,12 @@ class TaskData(L.LightningDataModule, ABC):
         world_size, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         seed = torch.initial_seed() % 2**32
         sampler = EpochSampler(self.train_set, world_size, rank, seed=seed)
-        sampler.begin_at(self.position["epoch"], self.position["batches"] * self.batch_size)
+        then, now = self.position, self._epoch_shape()
+        self.position = {"epoch": 0, "batches": 0}  # another training with this data begins anew
+        if then["batches"] and any(then.get(key, value) != value for key, value in now.items()):
+            was, is_now = (", ".join(f"{shape[key]} {key}" for key in now) for shape in (then, now))
+            log.warning("the run was stopped within an epoch of %s, and goes on with %s: some of its images come twice or not", was, is_now)
+        sampler.begin_at(then["epoch"], then["batches"] * self.batch_size)
         return self._loader(AugmentedByEpoch(self.train_set, seed), sampler, len(self.train_set) // world_size >= self.batch_size)
 
     def val_dataloader(self) -> DataLoader[Any]:

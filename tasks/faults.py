@@ -75,16 +75,13 @@ class FaultError(ValueError):
     """A fault that is met while reading.
 
     Args:
-        kind: one of `KINDS`.
         message: one sentence that names the file.
+        kind: one of `KINDS`; torch leaves it out where it hands on the error of a loader worker.
     """
 
-    def __init__(self, kind: str, message: str) -> None:
+    def __init__(self, message: str, kind: str = "") -> None:
         super().__init__(message)
         self.kind = kind
-
-    def __reduce__(self) -> Any:  # loader workers send their errors to the training process
-        return type(self), (self.kind, str(self))
 
 
 @dataclass(frozen=True)
@@ -153,7 +150,7 @@ class Faults:
             return
         found = list(islice(examples, EXAMPLES))
         if self.policy == "error":
-            raise FaultError(kind, found[0].message)
+            raise FaultError(found[0].message, kind)
         self.note(kind, count, found)
         self.dropped[kind] += count
         self.images += images

@@ -31,8 +31,8 @@ class StepGuard:
 
     A forward pass with a NaN in it has spoilt the running statistics of batch norms before any loss is known. Therefore all buffers are
     copied before each step, which are some ten thousand numbers. A loss that is not finite makes all gradients NaN, so that one look at the
-    gradients, between the backward pass and the optimizer step, is all the waiting for the device in a step; and as processes add up their
-    gradients, all of them see it and none waits for another.
+    gradients, between the backward pass and the optimizer step, is all the waiting for the device that this adds; and as processes add up
+    their gradients, all of them see it and none waits for another.
 
     Args:
         policy: what follows: stop or skip.

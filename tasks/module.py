@@ -77,17 +77,25 @@ class TaskModule(L.LightningModule, ABC):
         self.guard.watch(self.buffers())
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Returns the loss of a batch; logs its mean over the processes."""
+        """Returns the loss of a batch; what is logged is the mean over the processes."""
         self.guard.begin()
         losses = self.losses(batch)
         loss = torch.stack(list(losses.values())).sum()
+        found = self._over_processes(torch.stack([*losses.values(), loss]).detach())
         if len(losses) > 1:
-            self.log_dict({f"train/{name}_loss": value for name, value in losses.items()}, batch_size=len(batch.indices), sync_dist=True)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.indices), sync_dist=True)
+            self.log_dict({f"train/{name}_loss": value for name, value in zip(losses, found, strict=False)}, batch_size=len(batch.indices))
+        self.log("train/loss", found[-1], prog_bar=True, batch_size=len(batch.indices))
         return self.guard.note(batch.indices, losses, loss)
 
+    def _over_processes(self, values: Tensor) -> Tensor:
+        """The mean of (N,) values over the processes, in steps that are logged; else those of this one, which wait for nobody."""
+        if self.trainer.world_size > 1 and (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            torch.distributed.all_reduce(values)
+            values = values / self.trainer.world_size
+        return values
+
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Looks at the gradients of a step, the first time that it waits for the device.
+        """Looks at the gradients of a step, for which it waits for the device.
 
         Raises:
             ValueError: the loss or a gradient is not finite; the message names step, losses and images, and no step is taken.

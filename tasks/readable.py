@@ -80,7 +80,8 @@ def _refuse_missing(annotations: Inspected, stats: dict[str, NDArray[np.int64]],
             reason = "the file is empty" if is_there else "no such file"
             article = {"image": "an image", "mask": "a mask"}[kind]
             said = f"{path}: cannot be read as {article}: {reason} ({total} of the {whole} files of the {split} split are missing or empty)"
-            faults.refuse(f"{'empty' if is_there else 'missing'}_{kind}", len(rows), [Fault(f"missing_{kind}", said, str(path))])
+            found = {"image": "empty_image", "mask": "broken_mask"}[kind] if is_there else f"missing_{kind}"
+            faults.refuse(found, len(rows), [Fault(found, said, str(path))])
 
 
 def _kept_verdict(annotations: Inspected, stats: dict[str, NDArray[np.int64]], split: str) -> list[tuple[int, Fault]]:

@@ -59,7 +59,7 @@ class LastCheckpoint(Checkpoint):
                 parameter.grad = self.gradients[name].to(parameter.device)
         self.gradients = {}
         # A damaged one, when going on from the one before it, must not take its place.
-        self.is_last_good = trainer.ckpt_path is not None and Path(trainer.ckpt_path).name == "last.ckpt"
+        self.is_last_good = trainer.ckpt_path is not None and Path(trainer.ckpt_path).resolve() == (self.folder / "last.ckpt").resolve()
         self.saved, self.clock = _batches(trainer), time.monotonic()
         if trainer.received_sigterm:
             raise SystemExit(128 + signal.SIGTERM)

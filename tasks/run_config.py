@@ -67,8 +67,14 @@ def changes(old: Path, new: str) -> list[str]:
     Args:
         old: the file.
         new: the configuration as YAML.
+
+    Raises:
+        ValueError: the file is damaged.
     """
-    before, now = (dict(_flat(yaml.safe_load(text))) for text in (old.read_text(), new))
+    try:
+        before, now = (dict(_flat(yaml.safe_load(text))) for text in (old.read_text(encoding="utf-8"), new))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{old}: cannot be read as YAML: {str(error).splitlines()[0]}") from error
     keys = [key for key in before | now if not any(key == name or key.startswith(f"{name}.") for name in HARMLESS)]
     return [f"{key}: {_show(before, key)} -> {_show(now, key)}" for key in keys if _show(before, key) != _show(now, key)]
 

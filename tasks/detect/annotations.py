@@ -217,9 +217,9 @@ def _parse_voc(path: Path, file: str, faults: Faults) -> tuple[tuple[int, int], 
         if min(height, width) < 0 or max(height, width) > FARTHEST:
             raise ValueError(f"it gives a size of {height} x {width} pixels")
     except FileNotFoundError as error:
-        raise FaultError("missing_annotation", f"{path}: no such annotation file") from error
+        raise FaultError(f"{path}: no such annotation file", "missing_annotation") from error
     except (ElementTree.ParseError, ValueError, LookupError, OverflowError) as error:
-        raise FaultError("broken_annotation", f"{wrong}: {error}") from error
+        raise FaultError(f"{wrong}: {error}", "broken_annotation") from error
     objects = []
     for item in tree.iter("object"):
         try:
@@ -232,12 +232,12 @@ def _parse_voc(path: Path, file: str, faults: Faults) -> tuple[tuple[int, int], 
 def _voc_object(item: ElementTree.Element) -> VocObject:
     name = item.findtext("name", "").strip()
     if name not in VOC_CLASSES:
-        raise FaultError("unknown_category", f"an object has the class {shown(name)}")
+        raise FaultError(f"an object has the class {shown(name)}", "unknown_category")
     corners = [item.findtext(f"bndbox/{key}", "") for key in ("xmin", "ymin", "xmax", "ymax")]
     try:
         x1, y1, x2, y2 = (float(corner) for corner in corners)
     except ValueError as error:
-        raise FaultError("broken_box", f"a {name} has the corners {shown(corners)}") from error
+        raise FaultError(f"a {name} has the corners {shown(corners)}", "broken_box") from error
     return [x1 - 1, y1 - 1, x2, y2], VOC_CLASSES.index(name) + 1, item.findtext("difficult", "0").strip() == "1"
 
 

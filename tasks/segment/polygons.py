@@ -35,15 +35,15 @@ def draw(segmentations: Sequence[Any], size: tuple[int, int], where: str) -> NDA
             points = [np.asarray(polygon, dtype=np.float64) for polygon in ([] if isinstance(one, dict) else one)]
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             kind = "broken_run_lengths" if isinstance(one, dict) else "broken_polygon"
-            raise FaultError(kind, f"{where} has a segmentation that is neither polygons nor run lengths: {error}") from error
+            raise FaultError(f"{where} has a segmentation that is neither polygons nor run lengths: {error}", kind) from error
         if counts is not None:
             if whole != list(size) or counts.sum() != size[0] * size[1] or counts.min() < 0:
-                raise FaultError("broken_run_lengths", f"{where} has run lengths that do not fill its {size[0]} x {size[1]} pixels")
+                raise FaultError(f"{where} has run lengths that do not fill its {size[0]} x {size[1]} pixels", "broken_run_lengths")
             encoded.append(rle.frPyObjects({"size": list(size), "counts": counts.tolist()}, *size))
         elif points and all(p.ndim == 1 and p.size >= 6 and p.size % 2 == 0 and (abs(p) < FARTHEST).all() for p in points):
             encoded += rle.frPyObjects([p.tolist() for p in points], *size)
         else:
-            raise FaultError("broken_polygon", f"{where} has a polygon that is not three or more points x1, y1, x2, y2, ... in pixels")
+            raise FaultError(f"{where} has a polygon that is not three or more points x1, y1, x2, y2, ... in pixels", "broken_polygon")
     drawn: NDArray[np.bool_] = rle.decode(rle.merge(encoded)).astype(bool)
     return drawn
 

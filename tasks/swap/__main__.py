@@ -181,7 +181,7 @@ def read_settings(args: list[str]) -> dict[str, Any]:
 
 
 def command(args: list[str]) -> None:
-    """Reads the command line and runs it; SIGTERM ends it as Ctrl-C does."""
+    """Reads the command line and runs it; SIGTERM ends it as Ctrl-C does, with exit code 130."""
     if not any(arg in ("-c", "--config") or arg.startswith("--config=") for arg in args):
         args = ["--config", str(DEFAULT), *args]
     settings = read_settings(args)
@@ -189,7 +189,8 @@ def command(args: list[str]) -> None:
     try:
         swap(**settings)
     except KeyboardInterrupt:
-        sys.exit("stopped: the runs that went on have saved where they are; the same command continues them")
+        print("stopped: the runs that went on have saved where they are; the same command continues them", file=sys.stderr)
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 

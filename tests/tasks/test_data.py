@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 
 from tasks.data import TaskData, check_same_classes, stack_images
 
@@ -156,7 +157,7 @@ def test_loader_begins_where_training_was(num_workers: int, world_size: int) -> 
     def passes(position: dict[str, int]) -> tuple[list[Any], list[Any]]:
         torch.manual_seed(0)
         data = ready(length=24, batch_size=2, num_workers=num_workers)
-        data.trainer = SimpleNamespace(world_size=world_size, global_rank=world_size - 1)  # type: ignore[assignment]
+        data.trainer = stub(TrainerFn.FITTING, world_size)  # type: ignore[assignment]
         data.load_state_dict(position)
         loader = data.train_dataloader()
         assert len(loader) == 12 // world_size
@@ -176,6 +177,38 @@ def test_loaders_leave_the_randomness_of_training_alone() -> None:
 
 def test_workers_have_one_opencv_thread() -> None:
     assert {threads for batch in ready(length=8, num_workers=2).train_dataloader() for *_, threads in batch} <= {0, 1}
+
+
+def stub(function: TrainerFn, world_size: int = 1) -> Any:
+    return SimpleNamespace(world_size=world_size, global_rank=world_size - 1, state=SimpleNamespace(fn=function))
+
+
+def test_the_place_is_taken_once_and_only_by_training() -> None:
+    data = ready(length=24, batch_size=2)
+    data.trainer = stub(TrainerFn.VALIDATING)
+    data.load_state_dict({"epoch": 4, "batches": 3})
+    assert len(list(data.train_dataloader())) == 12
+    data.trainer = stub(TrainerFn.FITTING)
+    data.load_state_dict({"epoch": 0, "batches": 3})
+    assert [len(list(data.train_dataloader())) for _ in range(2)] == [9, 12]
+
+
+@pytest.mark.parametrize(
+    ("changed", "warned"),
+    [
+        ({}, ""),
+        ({"images": 25}, "25 images, 2 batch_size, 1 processes, and goes on with 24 images"),
+        ({"processes": 2}, "2 processes, and"),
+    ],
+)
+def test_another_epoch_than_the_one_that_was_stopped_is_said(
+    changed: dict[str, int], warned: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = ready(length=24, batch_size=2)
+    data.trainer = stub(TrainerFn.FITTING)
+    data.load_state_dict({"epoch": 1, "batches": 3, "images": 24, "batch_size": 2, "processes": 1} | changed)
+    data.train_dataloader()
+    assert (warned in caplog.text) if warned else not caplog.text
 
 
 def test_a_sampler_of_plain_positions_can_be_put_in() -> None:

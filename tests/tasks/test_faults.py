@@ -2,15 +2,16 @@
 
 import json
 import logging
-import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from torch.utils.data import DataLoader, Dataset
 
 from tasks.coco import read_coco
+from tasks.command import run_command
 from tasks.detect import annotations as boxes
 from tasks.faults import EXAMPLES, KINDS, NOTES, UNUSABLE, Fault, FaultError, Faults, shown
 from tasks.segment import annotations as masks
@@ -63,9 +64,17 @@ def test_what_was_left_out_is_said_once_with_counts_and_examples(caplog: pytest.
     )
 
 
-def test_errors_of_loader_workers_arrive_whole() -> None:
-    again = pickle.loads(pickle.dumps(FaultError("mask_values", "a.png: has the values 7")))
-    assert (type(again), again.kind, str(again)) == (FaultError, "mask_values", "a.png: has the values 7")
+class Faulty(Dataset[int]):
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> int:
+        raise FaultError("a.png: has the values 7", "mask_values")
+
+
+def test_errors_of_loader_workers_end_in_their_sentence() -> None:
+    with pytest.raises(SystemExit, match=r"^error: a\.png: has the values 7$"):
+        run_command(lambda: list(DataLoader(Faulty(), num_workers=1)))
 
 
 def test_json_has_only_json() -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import tasks.files
 from tasks.classify.__main__ import main as classify
 from tasks.cli import TaskCLI
+from tasks.command import run_command
 from tasks.detect.__main__ import main as detect
 from tasks.resume import LastCheckpoint
 from tasks.segment.__main__ import main as segment
@@ -130,6 +132,23 @@ def test_interrupt_before_training_ends_with_the_code_of_ctrl_c(fit: Fit, tmp_pa
     with pytest.raises(SystemExit) as stopped:
         fit("classify", tmp_path)
     assert stopped.value.code == 130
+
+
+def test_sigterm_in_an_evaluation_ends_with_its_code() -> None:
+    def stop() -> None:
+        raise SIGTERMException  # as Lightning does, without a code
+
+    with pytest.raises(SystemExit) as stopped:
+        run_command(stop)
+    assert stopped.value.code == 143
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+def test_a_checkpoint_from_elsewhere_continues_in_a_folder_of_its_own(fit: Fit, whole: Callable[..., Path], tmp_path: Path) -> None:
+    shutil.copyfile(whole("classify") / "checkpoints/last.ckpt", tmp_path / "last.ckpt")
+    fit("classify", tmp_path, f"--ckpt_path={tmp_path / 'last.ckpt'}", "--trainer.max_epochs=3")
+    last = torch.load(run_of(tmp_path, "classify") / "checkpoints/last.ckpt", weights_only=True)
+    assert last["global_step"] == 18
 
 
 def test_damaged_newest_checkpoint_is_named_and_the_one_before_it_used(

@@ -122,7 +122,7 @@ class MaskAnnotations(ABC):
         if IGNORE_INDEX in values and values <= {0, IGNORE_INDEX}:
             found = f"no values but {' and '.join(map(str, sorted(values)))}, and {IGNORE_INDEX} is void"
             said = f"{self.source}: its masks have {found}; objects need the values 1 to {len(self.class_names) - 1}"
-            raise FaultError("mask_convention", said)
+            raise FaultError(said, "mask_convention")
 
 
 class MaskFiles(MaskAnnotations):
@@ -174,7 +174,7 @@ class MaskFiles(MaskAnnotations):
         if not self._known[mask].all():
             values, count = np.unique(mask).tolist(), len(self.class_names)
             accepted = f"0 to {count - 1}, one for each of the {count} classes, and {IGNORE_INDEX} for void"
-            raise FaultError("mask_values", f"{path}: has the values {_shorten(values)}; accepted: {accepted}")
+            raise FaultError(f"{path}: has the values {_shorten(values)}; accepted: {accepted}", "mask_values")
         return mask
 
 
@@ -266,19 +266,19 @@ def read_mask(path: str | Path) -> Mask:
             mode, pixels = image.mode, np.array(image)
     except Exception as error:  # Pillow's readers raise many kinds
         kind = "missing_mask" if isinstance(error, FileNotFoundError) else "broken_mask"
-        raise FaultError(kind, f"{path}: cannot be read as a mask: {reason_of(error)}") from error
+        raise FaultError(f"{path}: cannot be read as a mask: {reason_of(error)}", kind) from error
     if pixels.ndim != 2:
         colours = np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)[:4].tolist()
         raise FaultError(
-            "colour_mask",
             f"{path}: is a picture of colours ({mode}, such as {', '.join(map(str, colours))}); accepted: class indices, in a grey or "
             "palette image (converting a palette image to RGB loses them)",
+            "colour_mask",
         )
     with np.errstate(invalid="ignore"):  # NaN is no index either
         usable = pixels.dtype == np.uint8 or ((pixels >= 0) & (pixels <= 255) & (pixels == np.floor(pixels))).all()
     if not usable:
         found = f"{pixels.min()} to {pixels.max()}"
-        raise FaultError("mask_values", f"{path}: has values from {found}; accepted: whole numbers from 0 to 255")
+        raise FaultError(f"{path}: has values from {found}; accepted: whole numbers from 0 to 255", "mask_values")
     return pixels.astype(np.uint8)
 
 
