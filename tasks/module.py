@@ -89,9 +89,11 @@ class TaskModule(L.LightningModule, ABC):
 
     def _over_processes(self, values: Tensor) -> Tensor:
         """The mean of (N,) values over the processes, in steps that are logged; else those of this one, which wait for nobody."""
-        if self.trainer.world_size > 1 and (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            torch.distributed.all_reduce(values)
-            values = values / self.trainer.world_size
+        distributed = torch.distributed
+        is_one_of_several = distributed.is_available() and distributed.is_initialized()
+        if is_one_of_several and (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            distributed.all_reduce(values)
+            values = values / distributed.get_world_size()
         return values
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
