@@ -60,14 +60,17 @@ class Conv2d(nn.Conv2d):
         return self._convolve(input)
 
     def _convolve(self, input: Tensor) -> Tensor:
-        if not self.pads_asymmetrically:
+        # oneDNN's bfloat16 backward pass leaves gradients of weights unset where an input smaller than the stride gives them padding only.
+        if not self.pads_asymmetrically and min(input.shape[-2:]) >= self.stride[0]:
             return super().forward(input)
-        (top, bottom), (left, right) = (self._same_padding(size, axis) for axis, size in enumerate(input.shape[-2:]))
+        (top, bottom), (left, right) = (self._padding(size, axis) for axis, size in enumerate(input.shape[-2:]))
         input = F.pad(input, (left, right, top, bottom))
         return F.conv2d(input, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
-    def _same_padding(self, size: int, axis: int) -> tuple[int, int]:
+    def _padding(self, size: int, axis: int) -> tuple[int, int]:
         stride, reach = self.stride[axis], (self.kernel_size[axis] - 1) * self.dilation[axis]
+        if not self.pads_asymmetrically:
+            return reach // 2, reach // 2
         total = max((-(-size // stride) - 1) * stride + reach + 1 - size, 0)
         return total // 2, total - total // 2
 

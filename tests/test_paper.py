@@ -100,7 +100,7 @@ def test_keras_total(backbone: MobileNetV2) -> None:
 @pytest.mark.parametrize("size", [224, 112, 56, 14])
 def test_keras_padding_is_tensorflows_same_on_even_sizes(size: int) -> None:
     conv = Conv2d(3, 8, 3, stride=2, padding_rule="same")
-    assert [conv._same_padding(size, axis) for axis in (0, 1)] == [(0, 1), (0, 1)]
+    assert [conv._padding(size, axis) for axis in (0, 1)] == [(0, 1), (0, 1)]
 
 
 def test_no_expansion_in_the_first_block(backbone: MobileNetV2) -> None:
