@@ -1,11 +1,7 @@
-"""Average precision: COCO's twelve figures by pycocotools, and PASCAL VOC's two definitions."""
+"""Average precision: COCO's twelve figures, and PASCAL VOC's two definitions."""
 
-import contextlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,18 +12,12 @@ from torchmetrics import Metric
 from torchvision.ops import box_iou
 
 from heads import Detections
-from tasks.coco import box_array, read_coco
 from tasks.detect.annotations import BoxAnnotations
-from tasks.faults import Faults
+from tasks.detect.coco_eval import Engine, coco_results, judge
 
-# The order of pycocotools' stats.
-COCO_FIGURES = (
-    *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
-    *("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large"),
-)
 # COCOeval's recall thresholds 0, .01 ... 1 and the index of IoU .5 among its IoU thresholds.
 RECALLS = np.linspace(0, 1, 101)
-ALL_AREAS, MAX_DETECTIONS, IOU_50 = 0, -1, 0
+IOU_50 = 0
 
 Array = NDArray[np.float64]
 
@@ -40,13 +30,24 @@ class Evaluation:
         figures: COCO's twelve, and `AP50_voc07` and `AP50_voc12`; in 0..1, -1 where the data has no such object.
         per_class: AP and AP50 of each class, -1 where it has no object.
         precision: (10, 101, K) precision by IoU threshold .5 to .95, recall 0 to 1 and class; -1 where a class has no object.
-        detections: all detections in COCO's results format, with class names.
+        results: (M, 7) image id, x, y, width, height, score and category id of all detections.
+        names: class names by category id.
     """
 
     figures: dict[str, float]
     per_class: dict[str, dict[str, float]]
     precision: Array
-    detections: list[dict[str, Any]]
+    results: Array
+    names: dict[int, str]
+
+    @property
+    def detections(self) -> list[dict[str, Any]]:
+        """All detections in COCO's results format, with class names."""
+        columns = (self.results[:, 0], self.results[:, 1:5].round(2).tolist(), self.results[:, 5].round(5).tolist(), self.results[:, 6])
+        return [
+            {"image_id": int(image), "category_id": int(category), "category_name": self.names[int(category)], "bbox": box, "score": score}
+            for image, box, score, category in zip(*columns, strict=True)
+        ]
 
 
 class CollectedDetections(Metric):
@@ -92,18 +93,18 @@ class CollectedDetections(Metric):
         return kept[:, [0, 2, 3, 4, 5, 6, 7]], torch.unique(seen[:, 0].long())  # type: ignore[no-untyped-call]
 
 
-def evaluate(annotations: BoxAnnotations, rows: Array, seen: NDArray[np.int64]) -> Evaluation:
+def evaluate(annotations: BoxAnnotations, rows: Array, seen: NDArray[np.int64], engine: Engine = "auto") -> Evaluation:
     """Scores detections.
 
     Args:
         annotations: the ground truth.
         rows: (M, 7) image index, label in 1..K, score, x1 y1 x2 y2 in pixels.
         seen: indices of the images that were evaluated.
+        engine: which package computes COCO's figures, see `judge`.
     """
     seen = np.atleast_1d(seen)  # torchmetrics returns a tensor of one value without its dimension
-    results = _coco_results(annotations, rows)
-    stats, precision = _coco_evaluate(annotations, results, annotations.image_ids[seen])
-    figures = dict(zip(COCO_FIGURES, stats, strict=True))
+    results = coco_results(annotations, rows)
+    figures, precision = judge(annotations, results, annotations.image_ids[seen], engine)
     for name, eleven_points in (("AP50_voc07", True), ("AP50_voc12", False)):
         values = voc_ap(annotations, rows, seen, eleven_points)
         figures[name] = float(np.nanmean(values)) if not np.isnan(values).all() else -1.0
@@ -111,79 +112,7 @@ def evaluate(annotations: BoxAnnotations, rows: Array, seen: NDArray[np.int64]) 
         name: {"AP": _mean(precision[:, :, k]), "AP50": _mean(precision[IOU_50, :, k])} for k, name in enumerate(annotations.class_names)
     }
     names = dict(zip(annotations.category_ids, annotations.class_names, strict=True))
-    detections = [
-        {
-            "image_id": int(image),
-            "category_id": int(category),
-            "category_name": names[int(category)],
-            "bbox": [round(value, 2) for value in box],
-            "score": round(score, 5),
-        }
-        for image, box, score, category in zip(results[:, 0], results[:, 1:5].tolist(), results[:, 5].tolist(), results[:, 6], strict=True)
-    ]
-    return Evaluation(figures, per_class, precision, detections)
-
-
-def _coco_results(annotations: BoxAnnotations, rows: Array) -> Array:
-    """(M, 7) image id, x, y, width, height, score, category id: what `COCO.loadRes` takes."""
-    images = annotations.image_ids[rows[:, 0].astype(np.int64)]
-    categories = np.array(annotations.category_ids)[rows[:, 1].astype(np.int64) - 1]
-    return np.column_stack([images, rows[:, 3:5], rows[:, 5:7] - rows[:, 3:5], rows[:, 2], categories])
-
-
-def _coco_evaluate(annotations: BoxAnnotations, results: Array, image_ids: NDArray[np.int64]) -> tuple[list[float], Array]:
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
-        truth.dataset = _official(annotations.source) if annotations.source else to_coco(annotations)
-        truth.createIndex()
-        found = truth.loadRes(results) if len(results) else _no_results(truth)
-        judge = COCOeval(truth, found, "bbox")
-        judge.params.imgIds = sorted(image_ids.tolist())
-        judge.params.catIds = sorted(annotations.category_ids)
-        judge.evaluate()
-        judge.accumulate()
-        judge.summarize()
-    places = np.searchsorted(sorted(annotations.category_ids), annotations.category_ids)  # from the order of ids to that of labels
-    return [float(value) for value in judge.stats], judge.eval["precision"][:, :, places, ALL_AREAS, MAX_DETECTIONS]
-
-
-@lru_cache(maxsize=1)  # the file is large, and the same at every validation
-def _official(path: Path) -> dict[str, Any]:
-    data = read_coco(path, Faults("report"))  # what cannot be used has been said, or has raised
-    finite = np.flatnonzero(np.isfinite(box_array(data["annotations"])).all(axis=1))
-    return {**data, "annotations": [data["annotations"][row] for row in finite]}
-
-
-def _no_results(truth: Any) -> Any:
-    from pycocotools.coco import COCO
-
-    empty = COCO()  # loadRes refuses an empty list
-    empty.dataset = {**truth.dataset, "annotations": []}
-    empty.createIndex()
-    return empty
-
-
-def to_coco(annotations: BoxAnnotations) -> dict[str, Any]:
-    """Writes annotations that came from elsewhere as a COCO data set; ignored objects become crowds."""
-    owner = annotations.image_ids[annotations.image_of_boxes()].tolist()
-    corners = annotations.boxes.astype(np.float64)
-    boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).tolist()
-    categories = [annotations.category_ids[label - 1] for label in annotations.labels.tolist()]
-    ignored = annotations.ignored.astype(int).tolist()
-    return {
-        "info": {},
-        "images": [{"id": image} for image in annotations.image_ids.tolist()],
-        "categories": [
-            {"id": number, "name": name} for number, name in zip(annotations.category_ids, annotations.class_names, strict=True)
-        ],
-        "annotations": [
-            {"id": n, "image_id": image, "category_id": c, "bbox": box, "area": box[2] * box[3], "iscrowd": crowd}
-            for n, (image, c, box, crowd) in enumerate(zip(owner, categories, boxes, ignored, strict=True), start=1)
-        ],
-    }
+    return Evaluation(figures, per_class, precision, results, names)
 
 
 def voc_ap(annotations: BoxAnnotations, rows: Array, seen: NDArray[np.int64], eleven_points: bool, iou_threshold: float = 0.5) -> Array:

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from tasks.detect.annotations import BoxAnnotations, from_coco
+from tasks.detect.coco_eval import COCO_FIGURES
 from tasks.detect.data import Coco
-from tasks.detect.metrics import COCO_FIGURES, evaluate
+from tasks.detect.metrics import evaluate
 
 CATEGORIES = [{"id": number, "name": name} for number, name in ((4, "dog"), (9, "bird"), (2, "cat"))]
 

@@ -13,7 +13,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from tasks.detect.annotations import BoxAnnotations, from_coco
-from tasks.detect.metrics import COCO_FIGURES, evaluate, to_coco, voc_ap
+from tasks.detect.coco_eval import COCO_FIGURES, to_coco
+from tasks.detect.metrics import evaluate, voc_ap
 from tests.tasks.detect.truth import object_, truth_of
 
 
