@@ -181,4 +181,4 @@ def _anchor_rule(anchors: str | AnchorRule) -> AnchorRule:
 
 def _by_anchor(output: Tensor, columns: int) -> Tensor:
     """(B, n columns, H, W) -> (B, H W n, columns)."""
-    return output.permute(0, 2, 3, 1).reshape(len(output), -1, columns)
+    return output.permute(0, 2, 3, 1).reshape(output.shape[0], -1, columns)

@@ -17,6 +17,7 @@ from backbones import Backbone
 from backbones.spec import Described, check_description, describe, rebuild
 from backbones.weights import fill
 from tasks.checkpoint import load_checkpoint, save_checkpoint
+from tasks.export.engines import Engine, Precision, load_engine, pixels_last
 from tasks.images import MAX_PIXELS
 
 # Mean and standard deviation of ImageNet's RGB in 0..1, as torchvision's weights expect.
@@ -48,6 +49,8 @@ class TaskModel(nn.Module, ABC):
 
     mean: Tensor
     std: Tensor
+    # Computes in place of backbone and head, see `run_by`.
+    engine: Engine | None = None
 
     def __init__(
         self,
@@ -151,6 +154,44 @@ class TaskModel(nn.Module, ABC):
             raise
         except Exception as error:  # whatever values of the wrong kind lead to
             raise ValueError(f"its description is not that of a {cls.kind}: {type(error).__name__} {error}") from error
+
+    @classmethod
+    def from_exported(cls, path: str | Path, threads: int = 0, precision: Precision = "f32") -> Self:
+        """Opens a file that the subcommand `export` wrote with outputs `raw`; it computes, and the rest is as of any other model.
+
+        Args:
+            path: .onnx, or OpenVINO's .xml.
+            threads: threads of one inference; 0 for one a core.
+            precision: `f32`, or `bf16` for OpenVINO.
+
+        Raises:
+            ValueError: the file cannot be read, its runtime is not installed, or it holds another kind of model or other outputs.
+        """
+        engine = load_engine(path, threads, precision)
+        stored = description({engine.metadata["kind"]: engine.metadata["model"]}, cls.kind, path)
+        return cls._built(stored).run_by(engine).eval()
+
+    def run_by(self, engine: Engine) -> Self:
+        """Lets an exported file compute in place of backbone and head.
+
+        Raises:
+            ValueError: it is of another model, or does not end in the head's own outputs.
+        """
+        if engine.metadata["outputs"] != "raw":
+            raise ValueError(f"{engine.path}: ends in {engine.metadata['outputs']}; accepted: a file exported with outputs raw")
+        stored, own = engine.metadata["model"], self.describe()
+        differing = [key for key in own if own[key] != stored.get(key)]
+        if engine.metadata["kind"] != self.kind or differing:
+            raise ValueError(f"{engine.path}: was exported from another {self.kind}; differing: {', '.join(differing) or 'kind'}")
+        self.engine = engine
+        return self
+
+    def _run_engine(self, images: Tensor, *others: Tensor) -> list[Tensor]:
+        """Runs the exported file on (B, 3, H, W) uint8 images."""
+        if images.dtype != torch.uint8:
+            raise ValueError(f"images are {images.dtype}; accepted by an exported file: uint8")
+        found = self.engine(pixels_last(images), *(other.numpy() for other in others))  # type: ignore[misc]
+        return [torch.from_numpy(array) for array in found]
 
     def load_weights(self, path: str | Path, strict: bool = True) -> None:
         """Takes the weights of a checkpoint that was made with the same or, unless `strict`, a similar architecture.

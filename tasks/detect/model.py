@@ -46,7 +46,11 @@ class Detector(TaskModel):
         Args:
             images: (B, 3, H, W) RGB, uint8 in 0..255 or float in 0..1, of any size.
         """
-        predictions: BoxPredictions = self.head(self.backbone(self.normalise(images)), (images.shape[-2], images.shape[-1]))
+        size = (images.shape[-2], images.shape[-1])
+        if self.engine is not None:
+            logits, deltas, anchors = self._run_engine(images)
+            return BoxPredictions(logits, deltas, anchors, size)
+        predictions: BoxPredictions = self.head(self.backbone(self.normalise(images)), size)
         return predictions
 
     @torch.no_grad()

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import Self
 
 from backbones import Backbone, Tap
 from heads import SegmentationHead
+from tasks.export.engines import Engine
 from tasks.images import RGBImage, rgb_pixels
 from tasks.model import IMAGENET_MEAN, IMAGENET_STD, TaskModel
 
@@ -115,6 +117,16 @@ class Segmenter(TaskModel):
         pixels = rgb_pixels(image)
         return self.eval().segment([torch.from_numpy(pixels).permute(2, 0, 1).to(self.mean.device)], enlarge=True)[0]
 
+    def run_by(self, engine: Engine) -> Self:
+        """Lets an exported file compute, see `TaskModel.run_by`.
+
+        Raises:
+            ValueError: it is of another model, or `segment` is to look at images more than once.
+        """
+        if self.scales != (1.0,) or self.flip or self.sliding:
+            raise ValueError("an exported file looks at whole images once; accepted: scales 1.0, no flip, no sliding")
+        return super().run_by(engine)
+
     def describe(self) -> dict[str, Any]:
         """Returns plain values from which `from_checkpoint` builds the same architecture, see `TaskModel.describe`."""
         return super().describe() | {"scales": list(self.scales), "flip": self.flip, "sliding": self.sliding}
@@ -127,9 +139,12 @@ class Segmenter(TaskModel):
     def _whole(self, images: Sequence[Tensor], enlarge: bool) -> list[Tensor]:
         """Looks at whole images, each at the top left of the input."""
         shown = [self._fit(image, enlarge) for image in images]
-        pixels = torch.cat([self._padded(image, self.size) for image in shown])
-        scores = self._cells(pixels) if self.scales == (1.0,) and not self.flip else self._probabilities(pixels)
         contents, sizes = (torch.tensor([image.shape[1:] for image in group]) for group in (shown, images))
+        if self.engine is not None:
+            (scores,) = self._run_engine(torch.cat([_cornered(image, self.size) for image in shown]), contents)
+        else:
+            pixels = torch.cat([self._padded(image, self.size) for image in shown])
+            scores = self._cells(pixels) if self.scales == (1.0,) and not self.flip else self._probabilities(pixels)
         maps: list[Tensor] = self.head.postprocess(scores, self.size, contents, sizes)
         return maps
 
@@ -172,6 +187,13 @@ class Segmenter(TaskModel):
             total[:, rows, columns] += self._probabilities(pixels[:, :, rows, columns])[0]
             counts[rows, columns] += 1
         return (total / counts)[:, :height, :width].max(dim=0).indices.to(torch.uint8)
+
+
+def _cornered(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """(1, 3, height, width) image at the top left, with memory in the order of channels_last."""
+    canvas = image.new_zeros(1, *size, 3)
+    canvas[0, : image.shape[1], : image.shape[2]] = image.permute(1, 2, 0)
+    return canvas.permute(0, 3, 1, 2)
 
 
 def windows(size: tuple[int, int], window: tuple[int, int]) -> Iterator[tuple[slice, slice]]:

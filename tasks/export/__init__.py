@@ -1,0 +1,1 @@
+"""Exported networks: ONNX and OpenVINO files, and running them."""

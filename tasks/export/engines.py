@@ -1,0 +1,143 @@
+"""Running exported files."""
+
+import json
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = list[NDArray[Any]]
+Precision = Literal["f32", "bf16"]
+
+# Under this key a file says what it holds: the model's description, its kind of outputs and its sizes, as JSON.
+METADATA = "mobiletap"
+
+
+class Engine(ABC):
+    """Runs one exported file on the CPU.
+
+    Attributes:
+        path: the file.
+        metadata: what it says of itself, see `tasks.export.files.metadata_of`.
+    """
+
+    path: Path
+    metadata: dict[str, Any]
+
+    @abstractmethod
+    def __call__(self, *inputs: NDArray[Any]) -> Arrays:
+        """Takes the graph's inputs, returns its outputs, see `tasks.export.graphs`."""
+
+    def _read(self, text: str | None) -> None:
+        """Takes the metadata.
+
+        Raises:
+            ValueError: there is none, as in files that others wrote.
+        """
+        try:
+            self.metadata = json.loads(text or "")
+        except ValueError as error:
+            raise ValueError(f"{self.path}: does not say what it holds; accepted: files of the subcommand export") from error
+
+
+class OnnxEngine(Engine):
+    """Runs an .onnx file with ONNX Runtime.
+
+    Args:
+        path: the file.
+        threads: threads of one operator; 0 for one a core.
+
+    Raises:
+        ValueError: the file cannot be read, or ONNX Runtime is not installed.
+    """
+
+    def __init__(self, path: Path, threads: int = 0) -> None:
+        runtime = _import("onnxruntime")
+        self.path = path
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            self.session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime has a class of its own for each reason
+            raise ValueError(f"{path}: cannot be read by ONNX Runtime: {_first_line(error)}") from error
+        self.inputs = [node.name for node in self.session.get_inputs()]
+        self._read(self.session.get_modelmeta().custom_metadata_map.get(METADATA))
+
+    def __call__(self, *inputs: NDArray[Any]) -> Arrays:
+        """Runs the graph."""
+        found: Arrays = self.session.run(None, dict(zip(self.inputs, inputs, strict=True)))
+        return found
+
+
+class OpenVinoEngine(Engine):
+    """Runs an .xml file, with its .bin beside it, with OpenVINO.
+
+    Args:
+        path: the file.
+        threads: threads; 0 for one a core.
+        precision: `bf16` computes in bfloat16 where the processor can, which moves results by about a hundredth of a score.
+
+    Raises:
+        ValueError: the file cannot be read, or OpenVINO is not installed.
+    """
+
+    def __init__(self, path: Path, threads: int = 0, precision: Precision = "f32") -> None:
+        openvino = _import("openvino")
+        self.path = path
+        settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+        settings |= {"INFERENCE_NUM_THREADS": threads} if threads else {}
+        try:
+            model = openvino.Core().read_model(path)
+            self.request = openvino.compile_model(model, "CPU", settings).create_infer_request()
+        except RuntimeError as error:
+            raise ValueError(f"{path}: cannot be read by OpenVINO: {_first_line(error)}") from error
+        self.outputs = len(model.outputs)
+        self._read(model.get_rt_info(METADATA).astype(str) if model.has_rt_info(METADATA) else None)
+
+    def __call__(self, *inputs: NDArray[Any]) -> Arrays:
+        """Runs the graph."""
+        found = self.request.infer(list(inputs), share_inputs=True)
+        return [found[number] for number in range(self.outputs)]
+
+
+def load_engine(path: str | Path, threads: int = 0, precision: Precision = "f32") -> Engine:
+    """Opens an exported file.
+
+    Args:
+        path: .onnx for ONNX Runtime, .xml for OpenVINO.
+        threads: threads of one inference; 0 for one a core.
+        precision: `f32`, or `bf16` for OpenVINO.
+
+    Raises:
+        ValueError: there is no such file, it cannot be read, or its runtime is not installed or cannot compute so.
+    """
+    path = Path(path)
+    if path.suffix not in (".onnx", ".xml") or not path.is_file():
+        raise ValueError(f"{path}: no such exported file; accepted: .onnx, or OpenVINO's .xml")
+    if path.suffix == ".xml":
+        return OpenVinoEngine(path, threads, precision)
+    if precision != "f32":
+        raise ValueError(f"precision {precision!r} is not possible with ONNX Runtime; accepted: 'f32', or an OpenVINO file")
+    return OnnxEngine(path, threads)
+
+
+def _import(package: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise ValueError(f"{package} is not installed; pip install 'mobiletap[export]' brings it") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def pixels_last(images: Any) -> NDArray[np.uint8]:
+    """Returns (B, 3, H, W) uint8 tensors as the (B, H, W, 3) array that graphs take; free for channels_last images."""
+    array: NDArray[np.uint8] = images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return array
