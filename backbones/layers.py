@@ -63,9 +63,12 @@ class Conv2d(nn.Conv2d):
         # oneDNN's bfloat16 backward pass leaves gradients of weights unset where an input smaller than the stride gives them padding only.
         if not self.pads_asymmetrically and min(input.shape[-2:]) >= self.stride[0]:
             return super().forward(input)
+        return F.conv2d(self.padded(input), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+    def padded(self, input: Tensor) -> Tensor:
+        """Pads (B, C, H, W) features by the layer's rule."""
         (top, bottom), (left, right) = (self._padding(size, axis) for axis, size in enumerate(input.shape[-2:]))
-        input = F.pad(input, (left, right, top, bottom))
-        return F.conv2d(input, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+        return F.pad(input, (left, right, top, bottom))
 
     def _padding(self, size: int, axis: int) -> tuple[int, int]:
         stride, reach = self.stride[axis], (self.kernel_size[axis] - 1) * self.dilation[axis]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from backbones import Backbone
+from backbones.folding import fold
 from backbones.spec import Described, check_description, describe, rebuild
 from backbones.weights import fill
 from tasks.checkpoint import load_checkpoint, save_checkpoint
@@ -170,6 +171,14 @@ class TaskModel(nn.Module, ABC):
         engine = load_engine(path, threads, precision)
         stored = description({engine.metadata["kind"]: engine.metadata["model"]}, cls.kind, path)
         return cls._built(stored).run_by(engine).eval()
+
+    def optimize(self) -> Self:
+        """Makes inference faster, in place: batch norms and activations are folded into convolutions, and memory is in channels_last order.
+
+        Results change by rounding only. The model can neither be trained nor saved afterwards.
+        """
+        fold(self.eval())
+        return self.to(memory_format=torch.channels_last).requires_grad_(False)
 
     def run_by(self, engine: Engine) -> Self:
         """Lets an exported file compute in place of backbone and head.

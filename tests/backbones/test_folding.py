@@ -1,0 +1,75 @@
+"""Folded networks compute the same, with fewer layers."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import nn
+
+from backbones import Backbone, MobileNetV1, MobileNetV2
+from backbones.folding import FoldedConv, fold
+from heads import LRASPP, SSD, DeepLabV3, SSDLite
+from tasks.detect.model import Detector
+from tasks.segment.model import Segmenter
+
+
+def settle(network: nn.Module) -> None:
+    """Statistics, scales and shifts as of a trained network."""
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            for values, low, high in ((layer.weight, 0.5, 1.5), (layer.bias, -0.5, 0.5)):
+                nn.init.uniform_(values, low, high)
+            nn.init.uniform_(layer.running_mean, -0.5, 0.5)
+            nn.init.uniform_(layer.running_var, 0.5, 1.5)
+    network.eval()
+
+
+@pytest.mark.parametrize("padding", ["symmetric", "same"])
+@pytest.mark.parametrize("cls", [MobileNetV1, MobileNetV2])
+def test_backbones(cls: type[Backbone], padding: str) -> None:
+    network = cls(width_mult=0.5, padding=padding)  # type: ignore[call-arg]
+    settle(network)
+    folded = deepcopy(network).to(memory_format=torch.channels_last)
+    fold(folded)
+    images = torch.rand(2, 3, 70, 97)
+    with torch.no_grad():
+        for one, two in zip(network(images).values(), folded(images).values(), strict=True):
+            assert torch.allclose(one, two, rtol=1e-4, atol=1e-4 * one.abs().max().item())
+    assert not any(isinstance(layer, nn.BatchNorm2d | nn.ReLU6) for layer in folded.modules() if not isinstance(layer, FoldedConv))
+
+
+@pytest.mark.parametrize("head", [SSDLite, SSD])
+def test_detectors(head: type[SSDLite]) -> None:
+    detector = Detector(MobileNetV2(width_mult=0.35), head, ("cat", "dog"), size=(96, 96))
+    settle(detector)
+    images = torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8)
+    with torch.no_grad():
+        plain = detector(images)
+        fast = detector.optimize()(images)
+    for one, two in zip(plain[:2], fast[:2], strict=True):
+        assert torch.allclose(one, two, rtol=1e-4, atol=1e-5)
+    assert not any(parameter.requires_grad for parameter in detector.parameters())
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in detector.modules())
+
+
+@pytest.mark.parametrize("head", [DeepLabV3, LRASPP])
+def test_segmenters(head: type[DeepLabV3]) -> None:
+    segmenter = Segmenter(MobileNetV2(width_mult=0.35, output_stride=16), head, ("background", "cat"), size=(65, 65))
+    settle(segmenter)
+    images = torch.randint(0, 256, (2, 3, 65, 65), dtype=torch.uint8)
+    with torch.no_grad():
+        plain = segmenter(images)
+        fast = segmenter.optimize()(images)
+    assert torch.allclose(plain, fast, rtol=1e-4, atol=1e-4)
+
+
+def test_without_the_fused_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = MobileNetV2(width_mult=0.35)
+    settle(network)
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        plain = network(images)
+        fold(network)
+        monkeypatch.setattr("backbones.folding._has_fused_operator", lambda input: False)
+        for one, two in zip(plain.values(), network(images).values(), strict=True):
+            assert torch.allclose(one, two, rtol=1e-4, atol=1e-4)
