@@ -35,8 +35,8 @@ class FoldedConv(nn.Module):
         """Convolves (B, C, H, W) features."""
         conv = self.conv
         if not _has_fused_operator(input):
-            output = conv(input)
-            return output if self.activation is None else self.activation(output)
+            output: Tensor = conv(input) if self.activation is None else self.activation(conv(input))
+            return output
         padding = conv.padding
         if conv.pads_asymmetrically:
             input, padding = conv.padded(input), (0, 0)

@@ -47,7 +47,7 @@ def write_onnx(graph: Graph, inputs: tuple[Tensor, ...], path: Path) -> None:
 
 def write_openvino(graph: Graph, inputs: tuple[Tensor, ...], path: Path) -> None:
     """Writes an .xml file with its .bin beside it, by way of ONNX; arguments as of `write_onnx`."""
-    import openvino
+    import openvino  # type: ignore[import-untyped]
 
     with tempfile.TemporaryDirectory() as folder:
         write_onnx(graph, inputs, Path(folder) / "graph.onnx")

@@ -96,4 +96,5 @@ class SegmentationGraph(nn.Module):
         logits: Tensor = self.model.head(self.model.backbone(pixels), (height, width))
         if self.outputs == "raw":
             return logits
-        return self.model.head.upsample(logits, (height, width)).argmax(dim=1).to(torch.uint8)
+        labels: Tensor = self.model.head.upsample(logits, (height, width)).argmax(dim=1).to(torch.uint8)
+        return labels
