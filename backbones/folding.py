@@ -1,6 +1,6 @@
 """Batch norms folded into convolutions, and activations into the same operator, for inference."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from backbones.layers import Conv2d
 
 # Names and arguments that torch's fused oneDNN operator gives to activations.
-ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {nn.ReLU6: ("hardtanh", [0.0, 6.0]), nn.ReLU: ("relu", [])}
+ACTIVATIONS: dict[type, tuple[str, list[float]]] = {nn.ReLU6: ("hardtanh", [0.0, 6.0]), nn.ReLU: ("relu", [])}
 
 
 class FoldedConv(nn.Module):
@@ -25,7 +25,9 @@ class FoldedConv(nn.Module):
         super().__init__()
         weight, bias = conv.weight, conv.bias
         if norm is not None:
-            weight, bias = fuse_conv_bn_weights(weight, bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
+            weight, bias = fuse_conv_bn_weights(
+                weight, bias, cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var), norm.eps, norm.weight, norm.bias
+            )
         self.conv, self.activation = conv, activation
         self.conv.weight = nn.Parameter(weight.detach().contiguous(memory_format=torch.channels_last), requires_grad=False)
         self.conv.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
