@@ -23,6 +23,7 @@ class Suppression(Described):
         max_per_class: most detections of one class in an image.
         max_detections: most detections in an image.
         class_agnostic: suppress across classes too.
+        candidates_per_class: most boxes of a class that are looked at (torchvision\'s topk_candidates, 300 in its SSDLite); None for all.
 
     Raises:
         ValueError: a threshold or a number of boxes is not possible.
@@ -33,6 +34,7 @@ class Suppression(Described):
     max_per_class: int = 100
     max_detections: int = 100
     class_agnostic: bool = False
+    candidates_per_class: int | None = None
 
     def __post_init__(self) -> None:
         if not (0 <= self.iou_threshold <= 1 and self.score_threshold == self.score_threshold):
@@ -60,6 +62,9 @@ class Suppression(Described):
         candidates = min(1000, len(passing))
         while True:
             score, place = flat[passing].topk(candidates)
+            if self.candidates_per_class is not None:  # all better ones of a class are among these
+                among = _rank_in_class(passing[place] % scores.shape[1]) < self.candidates_per_class
+                score, place = score[among], place[among]
             anchor, label = passing[place] // scores.shape[1], passing[place] % scores.shape[1] + 1
             boxes = decode(deltas[anchor], anchors[anchor])
             kept = self._suppress(boxes, score, label)
