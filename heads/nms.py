@@ -23,7 +23,7 @@ class Suppression(Described):
         max_per_class: most detections of one class in an image.
         max_detections: most detections in an image.
         class_agnostic: suppress across classes too.
-        candidates_per_class: most boxes of a class that are looked at (torchvision\'s topk_candidates, 300 in its SSDLite); None for all.
+        candidates_per_class: most boxes of a class that are looked at (torchvision's topk_candidates, 300 in its SSDLite); None for all.
 
     Raises:
         ValueError: a threshold or a number of boxes is not possible.

@@ -12,7 +12,7 @@ class Race(NamedTuple):
     Attributes:
         title: what is done.
         unit: what a second is counted in: images, detections, ...
-        count: how many of them one call does.
+        amount: how many of them one call does.
         peer: the name of the candidate that the others are compared with.
         candidates: what to call, by name.
         equal: what was seen to be equal in the results of the candidates, before any of them was timed.
@@ -20,7 +20,7 @@ class Race(NamedTuple):
 
     title: str
     unit: str
-    count: float
+    amount: float
     peer: str
     candidates: Mapping[str, Callable[[], Any]]
     equal: str
