@@ -53,7 +53,8 @@ def _coco(images: int) -> Race:
     def ours() -> None:
         found["tasks.detect"] = list(judge(truth, results, ids)[0].values())
 
-    original(), ours()
+    original()
+    ours()
     if not np.allclose(found["pycocotools"], found["tasks.detect"], rtol=1e-12, atol=0):
         raise ValueError(f"the figures differ: {found}")
     return Race(

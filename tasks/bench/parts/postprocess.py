@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
@@ -45,7 +46,8 @@ def races(detector: Detector, images: Sequence[Path]) -> Iterator[Race]:
 def _outputs(detector: Detector, image: Path) -> BoxPredictions:
     pixels = torch.from_numpy(resize_image(read_image(image), detector.size)).permute(2, 0, 1)[None]
     with torch.no_grad():
-        return detector.eval()(pixels)
+        found: BoxPredictions = detector.eval()(pixels)
+    return found
 
 
 def _race(name: str, rule: Suppression, detector: Detector, outputs: Sequence[BoxPredictions]) -> Race:
@@ -83,10 +85,10 @@ def _race(name: str, rule: Suppression, detector: Detector, outputs: Sequence[Bo
     )
 
 
-def _peer(rule: Suppression, detector: Detector) -> torch.nn.Module:
+def _peer(rule: Suppression, detector: Detector) -> Any:
     from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
-    peer: torch.nn.Module = ssdlite320_mobilenet_v3_large(
+    return ssdlite320_mobilenet_v3_large(
         weights=None,
         weights_backbone=None,
         num_classes=len(detector.class_names) + 1,
@@ -95,7 +97,6 @@ def _peer(rule: Suppression, detector: Detector) -> torch.nn.Module:
         topk_candidates=rule.candidates_per_class,
         detections_per_img=rule.max_detections,
     )
-    return peer
 
 
 def _compare(theirs: list[dict[str, Tensor]], ours: list[Detections]) -> int:
