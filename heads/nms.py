@@ -1,13 +1,14 @@
-"""From scores and boxes to detections, without a loop over classes or boxes."""
+"""From scores and boxes to detections."""
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.ops import nms
 
 from backbones.spec import Described
-from heads.boxes import decode
+from heads.greedy import greedy, passing
 
 
 @dataclass(frozen=True)
@@ -44,33 +45,43 @@ class Suppression(Described):
         if min(self.max_per_class, self.max_detections) < 1:
             raise ValueError(f"max_per_class {self.max_per_class}, max_detections {self.max_detections}: accepted: at least 1")
 
-    def __call__(self, scores: Tensor, deltas: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Picks one image's detections.
+    def __call__(self, scores: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Picks one image's detections; on CPUs, of equally scored ones that of the earlier anchor and class is the better.
 
         Args:
             scores: (A, K) in 0..1.
-            deltas: (A, 4) box offsets.
-            anchors: (A, 4) x1 y1 x2 y2.
+            boxes: (A, 4) x1 y1 x2 y2, shared by the classes.
 
         Returns:
-            Boxes (N, 4) x1 y1 x2 y2 in the anchors' pixels, scores (N,) in descending order and labels (N,) in 1..K.
+            Indices (N,) in 0..A-1 of the anchors, by descending score, and labels (N,) in 1..K.
         """
+        classes = scores.shape[1]
+        if scores.device.type != "cpu" or scores.dtype != torch.float32:
+            place = self._places(scores, boxes)
+            return place // classes, place % classes + 1
+        keys = np.sort(passing(scores.detach().numpy(), self.score_threshold))
+        most = len(keys) if self.candidates_per_class is None else self.candidates_per_class
+        detections = min(self.max_detections, len(keys))
+        found = greedy(keys, boxes.detach().numpy(), classes, self.iou_threshold, most, self.max_per_class, detections, self.class_agnostic)
+        return torch.from_numpy(found[0]), torch.from_numpy(found[1])
+
+    def _places(self, scores: Tensor, boxes: Tensor) -> Tensor:
+        """Places of the detections among the (A K,) scores by torch's operators, on any device."""
         flat = scores.flatten()
-        passing = (flat > self.score_threshold).nonzero().squeeze(1)
+        above = (flat > self.score_threshold).nonzero().squeeze(1)
         # Suppression only looks at better scored boxes: what survives among the best 1000 survives among all. More are looked at
         # only where those leave too few.
-        candidates = min(1000, len(passing))
+        candidates = min(1000, len(above))
         while True:
-            score, place = flat[passing].topk(candidates)
+            score, place = flat[above].topk(candidates)
+            place = above[place]
             if self.candidates_per_class is not None:  # all better ones of a class are among these
-                among = _rank_in_class(passing[place] % scores.shape[1]) < self.candidates_per_class
+                among = _rank_in_class(place % scores.shape[1]) < self.candidates_per_class
                 score, place = score[among], place[among]
-            anchor, label = passing[place] // scores.shape[1], passing[place] % scores.shape[1] + 1
-            boxes = decode(deltas[anchor], anchors[anchor])
-            kept = self._suppress(boxes, score, label)
-            if len(kept) >= self.max_detections or candidates == len(passing):
-                return boxes[kept], score[kept], label[kept]
-            candidates = min(4 * candidates, len(passing))
+            kept = self._suppress(boxes[place // scores.shape[1]], score, place % scores.shape[1])
+            if len(kept) >= self.max_detections or candidates == len(above):
+                return place[kept]
+            candidates = min(4 * candidates, len(above))
 
     def _suppress(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
         # Boxes of different classes are moved apart so that one call serves all classes, in float64 (which Apple's GPUs lack) so that

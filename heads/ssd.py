@@ -12,7 +12,7 @@ from backbones import Tap
 from backbones.layers import Conv2d, Layers, Padding
 from heads.anchors import PRESETS, AnchorRule, make_anchors
 from heads.base import BoxPredictions, DetectionHead, Detections, Targets
-from heads.boxes import encode, match
+from heads.boxes import decode, encode, match
 from heads.multibox import ClassLoss, SoftmaxLoss
 from heads.nms import Suppression
 from heads.shared import shared_count
@@ -126,14 +126,14 @@ class SSDLite(DetectionHead):
     def postprocess(self, predictions: BoxPredictions, image_sizes: Tensor) -> list[Detections]:
         """Scores, non-maximum suppression, and boxes in original pixels, see `DetectionHead.postprocess`."""
         scores = self.class_loss.scores(predictions.class_logits.float())
-        deltas = predictions.box_deltas.float()
+        decoded = decode(predictions.box_deltas.float(), predictions.anchors)
         height, width = predictions.input_size
-        per_pixel = image_sizes.to(deltas).flip(1) / deltas.new_tensor([width, height])
+        per_pixel = image_sizes.to(decoded).flip(1) / decoded.new_tensor([width, height])
+        shown = clip_boxes_to_image(decoded, (height, width)) * per_pixel.repeat(1, 2)[:, None]
         found = []
-        for image_scores, image_deltas, ratio in zip(scores, deltas, per_pixel, strict=True):
-            boxes, score, label = self.suppression(image_scores, image_deltas, predictions.anchors)
-            boxes = clip_boxes_to_image(boxes, (height, width)) * ratio.repeat(2)
-            found.append(Detections(boxes, score, label))
+        for image_scores, image_boxes, image_shown in zip(scores, decoded, shown, strict=True):
+            anchor, label = self.suppression(image_scores, image_boxes)
+            found.append(Detections(image_shown[anchor], image_scores[anchor, label - 1], label))
         return found
 
     def _anchors(self, shapes: list[tuple[int, int]], input_size: tuple[int, int], device: torch.device) -> Tensor:

@@ -24,6 +24,8 @@ RULES = {
 }
 
 PEER = "torchvision.models.detection.ssd"
+# Images whose outputs are looked at together, as in an evaluation.
+BATCH = 16
 # Pixels, and thousandths of a score, by which equal detections may differ.
 APART = 0.1
 
@@ -38,21 +40,15 @@ def races(detector: Detector, images: Sequence[Path]) -> Iterator[Race]:
     Raises:
         ValueError: two ways find different objects.
     """
-    outputs = [_outputs(detector, image) for image in images]
+    pixels = [torch.from_numpy(resize_image(read_image(image), detector.size)).permute(2, 0, 1) for image in images]
+    with torch.no_grad():
+        outputs = [detector.eval()(torch.stack(pixels[first : first + BATCH])) for first in range(0, len(pixels), BATCH)]
     for name, rule in RULES.items():
         yield _race(name, rule, detector, outputs)
 
 
-def _outputs(detector: Detector, image: Path) -> BoxPredictions:
-    pixels = torch.from_numpy(resize_image(read_image(image), detector.size)).permute(2, 0, 1)[None]
-    with torch.no_grad():
-        found: BoxPredictions = detector.eval()(pixels)
-    return found
-
-
 def _race(name: str, rule: Suppression, detector: Detector, outputs: Sequence[BoxPredictions]) -> Race:
-    size = torch.tensor([detector.size])
-    peer = _peer(rule, detector)
+    size, peer = torch.tensor([detector.size]), _peer(rule, detector)
     sigmoid = isinstance(detector.head.class_loss, SigmoidLoss)
 
     def theirs() -> list[dict[str, Tensor]]:
@@ -64,12 +60,16 @@ def _race(name: str, rule: Suppression, detector: Detector, outputs: Sequence[Bo
         ):
             for output in outputs:
                 head = {"bbox_regression": output.box_deltas, "cls_logits": output.class_logits}
-                found += peer.postprocess_detections(head, [output.anchors], [output.input_size])
+                found += peer.postprocess_detections(
+                    head, [output.anchors] * len(output.box_deltas), [output.input_size] * len(output.box_deltas)
+                )
         return found
 
     def ours() -> list[Detections]:
         before, detector.head.suppression = detector.head.suppression, rule
-        found = [detections for output in outputs for detections in detector.head.postprocess(output, size)]
+        found = [
+            detections for output in outputs for detections in detector.head.postprocess(output, size.expand(len(output.box_deltas), 2))
+        ]
         detector.head.suppression = before
         return found
 
@@ -78,10 +78,10 @@ def _race(name: str, rule: Suppression, detector: Detector, outputs: Sequence[Bo
     return Race(
         f"non-maximum suppression: {name}",
         "images",
-        len(outputs),
+        sum(len(output.box_deltas) for output in outputs),
         "torchvision",
         {"torchvision": theirs, "heads.nms": ours},
-        f"{count:,} detections in {len(outputs)} images: labels, scores and boxes",
+        f"{count:,} detections in {sum(len(output.box_deltas) for output in outputs)} images: labels, scores and boxes",
     )
 
 
