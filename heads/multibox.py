@@ -67,7 +67,7 @@ class SoftmaxLoss(ClassLoss):
         """Returns the summed loss, see `ClassLoss`."""
         loss = self._anchor_loss(logits, labels)
         chosen = (labels > 0) | hard_negatives(loss, labels, self.negative_ratio, self.min_negatives)
-        return loss[chosen].sum()
+        return loss.where(chosen, 0.0).sum()  # not by indexing, for which a GPU would wait
 
     def _anchor_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)

@@ -113,9 +113,9 @@ class SSDLite(DetectionHead):
             labels, boxes = match(predictions.anchors, targets.boxes.float(), targets.labels, self.iou_threshold)
             positive = labels > 0
             matches = shared_count(positive.sum())
-            image, place = positive.nonzero(as_tuple=True)
-            wanted = encode(boxes[image, place], predictions.anchors[place])
-            localization = F.smooth_l1_loss(deltas[image, place], wanted, reduction="sum")
+            # Of all anchors: picking the matched ones would wait for a GPU.
+            distance = F.smooth_l1_loss(deltas, encode(boxes, predictions.anchors), reduction="none")
+            localization = distance.where(positive[..., None], 0.0).sum()
             localization = localization + 0 * targets.boxes.sum()  # a box that is NaN overlaps nothing and would pass for none
             return {
                 "classification": self.class_loss(logits, labels) / matches,

@@ -2,8 +2,15 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+from tasks.bench.roofline import Work
+
+
+def nothing(name: str) -> None:
+    """Prepares no candidate."""
+
 
 
 class Race(NamedTuple):
@@ -16,6 +23,8 @@ class Race(NamedTuple):
         peer: the name of the candidate that the others are compared with.
         candidates: what to call, by name.
         equal: what was seen to be equal in the results of the candidates, before any of them was timed.
+        work: what candidates must do at least in one call, by name; of others no limit is known.
+        prepare: is called with the name of a candidate before each of its turns, outside the measured time.
     """
 
     title: str
@@ -24,6 +33,8 @@ class Race(NamedTuple):
     peer: str
     candidates: Mapping[str, Callable[[], Any]]
     equal: str
+    work: Mapping[str, Sequence[Work]] = {}
+    prepare: Callable[[str], None] = nothing
 
 
 class Time(NamedTuple):
@@ -35,7 +46,7 @@ class Time(NamedTuple):
     ratio: float
 
 
-def run(race: Race, repeats: int, warm_up: int = 2, announce: Callable[[str], None] = lambda name: None) -> dict[str, Time]:
+def run(race: Race, repeats: int, warm_up: int = 2, announce: Callable[[str], None] = nothing) -> dict[str, Time]:
     """Times all candidates, one after the other, again and again.
 
     Args:
@@ -53,6 +64,7 @@ def run(race: Race, repeats: int, warm_up: int = 2, announce: Callable[[str], No
     for turn in range(warm_up + repeats):
         for name, call in race.candidates.items():
             announce(name)
+            race.prepare(name)
             began = time.perf_counter()
             call()
             if turn >= warm_up:
