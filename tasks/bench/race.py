@@ -12,7 +12,6 @@ def nothing(name: str) -> None:
     """Prepares no candidate."""
 
 
-
 class Race(NamedTuple):
     """Ways to do the same.
 

@@ -1,0 +1,174 @@
+"""A training step against torchvision's SSDLite, transformers' Mobile DeepLabv3 and the DeepLabV3+ of segmentation-models-pytorch."""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import SGD
+
+from heads import Targets
+from tasks.bench import peers
+from tasks.bench.race import Race
+from tasks.bench.roofline import convolutions
+from tasks.detect.data.base import Batch as BoxBatch
+from tasks.detect.module import DetectionModule
+from tasks.memory import give_back_freed_memory, keep_freed_memory
+from tasks.module import TaskModule
+from tasks.segment.data.base import Batch as MaskBatch
+from tasks.segment.module import SegmentationModule
+
+# Classes of PASCAL VOC without and with the background, and boxes an image, as in COCO.
+CLASSES, MASK_CLASSES, BOXES = 20, 21, 7
+# By how much the loss may differ, as a share of the peer's: by rounding in float32, and of eight bits in bfloat16. Gradients may by this
+# many times what the peer's own differ by in bfloat16.
+EXACT, HALF, SLACK = 1e-3, 1e-2, 1.5
+OURS = ("mobiletap", "mobiletap, bfloat16")
+
+Step = Callable[[], Tensor]
+
+
+def races(size: int = 320, batch_size: int = 16, mask_size: int = 513, mask_batch_size: int = 8) -> Iterator[Race]:
+    """Yields the races: forward pass, loss, backward pass and SGD on random images.
+
+    Ours run as the task modules train: memory in channels_last order, freed memory kept, in float32 and in bfloat16 where that helps.
+    The peers run as they come: float32, and memory as the C library handles it.
+
+    Args:
+        size: height and width of the detector's input in pixels.
+        batch_size: images of a step of the detector.
+        mask_size: height and width of the segmenter's input in pixels.
+        mask_batch_size: images of a step of the segmenter.
+
+    Raises:
+        ValueError: losses or gradients differ.
+    """
+    yield _detection((size, size), batch_size)
+    yield _segmentation((mask_size, mask_size), mask_batch_size)
+
+
+def _detection(size: tuple[int, int], batch_size: int) -> Race:
+    torch.manual_seed(0)
+    theirs = peers.torchvision_ssdlite(CLASSES, size).train()
+    backbone, head = peers.ssdlite_parts()
+    ours = DetectionModule(backbone, [f"class {number}" for number in range(CLASSES)], head, size)
+    layers = (theirs.backbone, theirs.head.regression_head, theirs.head.classification_head)
+    peers.copy_in_order(ours.model, *layers)
+    images = _images(batch_size, size)
+    # Each box in its own ninth of the image: torchvision gives an anchor that two boxes want to another one of them than we.
+    cells = torch.stack([torch.randperm(9)[:BOXES] for _ in range(batch_size)])
+    corners = torch.stack([cells % 3, cells // 3], dim=2) + 0.2 * torch.rand(batch_size, BOXES, 2)
+    boxes = torch.cat([corners, corners + 0.3 + 0.5 * torch.rand(batch_size, BOXES, 2)], dim=2) * size[0] / 3
+    labels = torch.randint(1, CLASSES + 1, (batch_size, BOXES))
+    batch = BoxBatch(images, Targets(boxes, labels), torch.tensor([size] * batch_size), torch.arange(batch_size))
+    floats = list(images / 255)
+    targets = [{"boxes": own, "labels": names} for own, names in zip(boxes, labels, strict=True)]
+
+    def loss_of_theirs() -> Tensor:
+        return torch.stack(list(theirs(floats, targets).values())).sum()
+
+    steps = {"torchvision": _step(theirs, loss_of_theirs)} | _own_steps(ours, batch)
+    equal = _compare(nn.ModuleList(layers), loss_of_theirs, ours, batch)
+    name = f"a training step of SSDLite on MobileNetV2, {size[0]} x {size[1]}, {batch_size} images"
+    return Race(name, "images", batch_size, "torchvision", steps, equal, _work(ours, batch_size), _prepare)
+
+
+def _segmentation(size: tuple[int, int], batch_size: int) -> Race:
+    import segmentation_models_pytorch as smp
+
+    torch.manual_seed(0)
+    theirs = peers.transformers_deeplab(MASK_CLASSES).train()
+    backbone, head = peers.deeplab_parts()
+    ours = SegmentationModule(backbone, [f"class {number}" for number in range(MASK_CLASSES)], head, size)
+    layers = (theirs.mobilenet_v2.conv_stem, theirs.mobilenet_v2.layer, theirs.segmentation_head)
+    peers.copy_in_order(ours.model, *layers)
+    images = _images(batch_size, size)
+    masks = torch.randint(0, MASK_CLASSES, (batch_size, size[0] // 20, size[1] // 20))
+    masks = F.interpolate(masks[:, None].float(), size).squeeze(1).to(torch.uint8)
+    batch = MaskBatch(list(images), list(masks), torch.arange(batch_size))
+    inputs, wanted = ours.model.normalise(images), masks.long()
+    plus = smp.DeepLabV3Plus("mobilenet_v2", encoder_weights=None, classes=MASK_CLASSES)
+
+    def loss_of_theirs() -> Tensor:
+        loss: Tensor = theirs(inputs, labels=wanted).loss
+        return loss
+
+    steps = {"transformers": _step(theirs, loss_of_theirs)}
+    steps["segmentation-models-pytorch DeepLabV3+"] = _step(plus, lambda: F.cross_entropy(plus(inputs), wanted, ignore_index=255))
+    steps |= _own_steps(ours, batch)
+    equal = _compare(nn.ModuleList(layers), loss_of_theirs, ours, batch)
+    name = f"a training step of Mobile DeepLabv3, {size[0]} x {size[1]}, {batch_size} images"
+    return Race(name, "images", batch_size, "transformers", steps, equal, _work(ours, batch_size), _prepare)
+
+
+def _images(batch_size: int, size: tuple[int, int]) -> Tensor:
+    """Colours that flow into each other, as in photos: of noise nothing is left after some layers but rounding."""
+    coarse = torch.rand(batch_size, 3, size[0] // 16, size[1] // 16)
+    return F.interpolate(coarse, size, mode="bicubic").clamp(0, 1).mul(255).to(torch.uint8)
+
+
+def _step(network: nn.Module, loss: Callable[[], Tensor]) -> Step:
+    optimizer = SGD(network.parameters(), lr=1e-5, momentum=0.9, weight_decay=4e-5)
+
+    def step() -> Tensor:
+        found = loss()
+        optimizer.zero_grad()
+        found.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return found
+
+    return step
+
+
+def _loss_of(module: TaskModule, batch: Any, is_half: bool) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16, enabled=is_half):
+        return torch.stack(list(module.losses(batch).values())).sum()
+
+
+def _own_steps(module: TaskModule, batch: Any) -> dict[str, Step]:
+    module.to(memory_format=torch.channels_last).train()
+    return {name: _step(module, partial(_loss_of, module, batch, half)) for name, half in zip(OURS, (False, True), strict=True)}
+
+
+def _compare(theirs: nn.Module, loss_of_theirs: Callable[[], Tensor], ours: TaskModule, batch: Any) -> str:
+    """Says by how much losses and gradients differ from the peer's in float32, and by how much its own do in bfloat16.
+
+    Through fifty layers with batch norms, and where hard negatives are picked, rounding grows in gradients; the peer's own tell how far.
+
+    Raises:
+        ValueError: our loss differs by more than rounding, or our gradients in bfloat16 by much more than the peer's.
+    """
+    expected = _gradients(loss_of_theirs(), theirs)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = _gradients(loss_of_theirs(), theirs)
+    found = {"ours": (_gradients(_loss_of(ours, batch, False), ours.model), EXACT)}
+    found["ours in bfloat16"] = _gradients(_loss_of(ours, batch, True), ours.model), HALF
+    found["its own in bfloat16"] = rounded, HALF
+    said, most = [], SLACK * float((rounded[1] - expected[1]).norm())
+    for name, ((loss, gradients), limit) in found.items():
+        apart, turned = abs(loss / expected[0] - 1), float((gradients - expected[1]).norm())
+        if not (apart < limit and turned < most):
+            raise ValueError(
+                f"{name}: loss {loss:.5f} and the peer's {expected[0]:.5f}, gradients {turned:.3g} apart (accepted: {most:.3g})"
+            )
+        said.append(f"{name} {apart:.0e} and {turned / float(expected[1].norm()):.0e}")
+    return f"loss {expected[0]:.4f}; loss and gradients from the peer's in float32, as shares of these: {', '.join(said)}"
+
+
+def _gradients(loss: Tensor, network: nn.Module) -> tuple[float, Tensor]:
+    found = torch.autograd.grad(loss, list(network.parameters()))
+    return loss.item(), torch.cat([part.flatten() for part in found])
+
+
+def _work(ours: TaskModule, batch_size: int) -> Mapping[str, Any]:
+    kinds = zip(OURS, ("float32", "bfloat16"), strict=True)
+    return {name: convolutions(ours.model, ours.model.size, batch_size, dtype, passes=3) for name, dtype in kinds}
+
+
+def _prepare(name: str) -> None:
+    if name in OURS:
+        keep_freed_memory()
+    else:
+        give_back_freed_memory()
