@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
 
 from tasks.bench.race import run
 from tasks.command import run_command
 
-PARTS = ("train", "infer", "postprocess", "masks", "evaluate", "data")
+PARTS = ("train", "postprocess", "evaluate")
 
 
 def make_parser() -> ArgumentParser:
@@ -42,9 +43,11 @@ def bench(part: str, settings: dict[str, Any], repeats: int, threads: int | None
     if threads is not None:
         torch.set_num_threads(threads)
     rates = measure_rates()
-    finished = []
+    finished: list[report.Result] = []
     for race in _module(part).races(**settings):
-        finished.append(report.Result(race, run(race, repeats, announce=report.announce(race)), rates))
+        with Console(stderr=True).status(race.title, refresh_per_second=1) as status:
+            times = run(race, repeats, announce=lambda name, title=race.title: status.update(f"{title}: {name}"))  # type: ignore[misc]
+        finished.append(report.Result(race, times, rates))
         report.show(finished[-1])
     if output:
         report.write(part, finished, repeats, output)

@@ -2,13 +2,12 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from rich.console import Console
 
 from tasks.bench.race import Race, Time
 from tasks.bench.roofline import Rates, least_seconds
@@ -33,20 +32,6 @@ class Result(NamedTuple):
     def least(self, name: str) -> float | None:
         """Seconds that a candidate needs at least, None where no limit is known."""
         return least_seconds(self.race.work[name], self.rates) if name in self.race.work else None
-
-
-def announce(race: Race) -> Callable[[str], None]:
-    """Returns what says on a terminal which candidate is running."""
-    console = Console(stderr=True)
-    status = console.status("")
-
-    def say(name: str) -> None:
-        status.update(f"{race.title}: {name}")
-        if console.is_terminal:
-            status.start()
-        status.stop()
-
-    return say
 
 
 def show(result: Result) -> None:

@@ -1,7 +1,6 @@
 """Non-maximum suppression against torchvision's, at the thresholds of its SSDLite, on the outputs of a trained detector."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -14,7 +13,7 @@ from heads.multibox import SigmoidLoss
 from heads.nms import Suppression
 from tasks.bench.race import Race
 from tasks.detect.model import Detector
-from tasks.images import read_image, resize_image
+from tasks.images import find_images, read_image, resize_image
 
 # Thresholds of torchvision's ssdlite320_mobilenet_v3_large, of the MobileNetV2 paper's SSDLite in COCO's evaluation, and of an application.
 RULES = {
@@ -30,21 +29,23 @@ BATCH = 16
 APART = 0.1
 
 
-def races(detector: Detector, images: Sequence[Path]) -> Iterator[Race]:
+def races(detector: str, images: str, limit: int = 64) -> Iterator[Race]:
     """Yields the races.
 
     Args:
-        detector: trained; an untrained one scores everything alike.
-        images: files to run it on.
+        detector: checkpoint of a trained detector; an untrained one scores everything alike.
+        images: folder of images to run it on.
+        limit: most images.
 
     Raises:
-        ValueError: two ways find different objects.
+        ValueError: the checkpoint or the folder cannot be used, or two ways find different objects.
     """
-    pixels = [torch.from_numpy(resize_image(read_image(image), detector.size)).permute(2, 0, 1) for image in images]
+    model, files = Detector.from_checkpoint(detector), find_images([images])[:limit]
+    pixels = [torch.from_numpy(resize_image(read_image(file), model.size)).permute(2, 0, 1) for file in files]
     with torch.no_grad():
-        outputs = [detector.eval()(torch.stack(pixels[first : first + BATCH])) for first in range(0, len(pixels), BATCH)]
+        outputs = [model.eval()(torch.stack(pixels[first : first + BATCH])) for first in range(0, len(pixels), BATCH)]
     for name, rule in RULES.items():
-        yield _race(name, rule, detector, outputs)
+        yield _race(name, rule, model, outputs)
 
 
 def _race(name: str, rule: Suppression, detector: Detector, outputs: Sequence[BoxPredictions]) -> Race:
