@@ -26,7 +26,7 @@ WORKER_SECONDS = 30
 class TaskData(L.LightningDataModule, ABC):
     """A data set with a training and a validation split.
 
-    Its data sets have `annotations` (`class_names`, `source` and `files`) and a `pipeline` of albumentations.
+    Its data sets have `annotations` (`class_names`, `source` and `files`) and a `pipeline` that can be seeded.
 
     Args:
         size: height and width of the network's input in pixels.
@@ -188,7 +188,7 @@ class AugmentedByEpoch(Dataset[Any]):
     """Seeds the augmentation of each image by run, epoch and position.
 
     Args:
-        dataset: has a `pipeline` of albumentations.
+        dataset: has a `pipeline` with `set_random_seed`.
         seed: of the run.
     """
 
