@@ -101,7 +101,7 @@ class SSDAugmentation(Augmentation):
 
 
 def apply(
-    pipeline: Any, image: NDArray[np.uint8], boxes: NDArray[np.float32], labels: NDArray[np.int64]
+    pipeline: Any, image: NDArray[np.uint8], boxes: NDArray[np.floating[Any]], labels: NDArray[np.int64]
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]:
     """Runs a composed pipeline on an (H, W, 3) image with (N, 4) boxes in pixels and (N,) labels."""
     out = pipeline(image=image, bboxes=boxes, labels=labels)
