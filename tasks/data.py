@@ -208,6 +208,7 @@ class AugmentedByEpoch(Dataset[Any]):
 def _start_worker(number: int) -> None:
     import cv2
 
+    torch.set_num_threads(1)
     cv2.setNumThreads(0)  # else every worker starts as many threads as there are cores
     # A terminal and `timeout` send their signals to the workers too, without which training could not finish its step and save.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -21,7 +21,7 @@ class StepTimes(Callback):
     """
 
     def __init__(self) -> None:
-        self.total = {"data": 0.0, "step": 0.0}
+        self.total, self.clock = {"data": 0.0, "step": 0.0}, 0.0
         self._begin()
 
     def _begin(self) -> None:

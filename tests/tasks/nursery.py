@@ -86,7 +86,7 @@ def watch(patch: Patch, event: str, number: int, act: Callable[[], None]) -> Non
 
 
 def differences(first: Path, second: Path) -> list[str]:
-    """What differs between two runs: everything in their last checkpoints, bit by bit, but for paths, and their histories, but for times."""
+    """What differs between two runs: everything in their last checkpoints, bit by bit, and their histories, but for paths and times."""
     one, two = (dict(_flat(torch.load(run / "checkpoints/last.ckpt", weights_only=True))) for run in (first, second))
     # Lightning writes a current score, reads it nowhere, and does not put it back.
     keys = [key for key in one | two if not key.endswith(("dirpath", "model_path", "current_score")) and "best_k_models" not in key]

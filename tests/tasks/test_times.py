@@ -85,6 +85,7 @@ def test_history_of_a_run_has_times(shapes_root: Path, tmp_path: Path) -> None:
     from tasks.detect.__main__ import main
 
     flags = [*FLAGS, *OWN["detect"], "--trainer.max_steps=4", "--trainer.log_every_n_steps=2", "--trainer.limit_val_batches=0"]
+    flags.append("--trainer.enable_checkpointing=false")
     main(["fit", *flags, f"--data.root={shapes_root}", f"--runs={tmp_path}", f"--data.cache={tmp_path / 'cache'}"])
     rows = list(csv.DictReader((run_of(tmp_path, "detect") / "metrics.csv").read_text().splitlines()))
     assert [row["step"] for row in rows if row["time/step"]] == ["1", "3"]
