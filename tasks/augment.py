@@ -1,17 +1,31 @@
-"""What the augmentations of all tasks share: cutting a window out of an image, and changing colours."""
+"""What the augmentations of all tasks share: cutting a window out of an image, mirroring, and changing colours.
+
+The window is chosen first, so that one resize serves zooming, cropping and resizing; all that follows works on bytes of the final size.
+"""
 
 import os
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch.nn.functional import interpolate
+
+from heads import IGNORE_INDEX
+from tasks.colours import Colours
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks the network for a newer version
 
 # What lies outside an image: ImageNet's mean colour.
 FILL = (124, 116, 104)
+# By so much the share of a box that is in view may be off.
+ROUNDING = 1e-9
 
 Window = tuple[float, float, float, float]
+Boxes = NDArray[np.float64]
+# Chooses a window, x1 y1 x2 y2 in image sides, for an image of some height and width with (N, 4) boxes in image sides.
+Chooser = Callable[[np.random.Generator, tuple[int, int], Boxes], Window]
 
 
 def check_shares(**shares: float) -> None:
@@ -41,7 +55,7 @@ def cut_window(
     window: Window,
     size: tuple[int, int],
     fill: int | tuple[int, int, int] = FILL,
-    sampling: Literal["bilinear", "nearest"] = "bilinear",
+    sampling: Literal["bilinear", "triangle", "nearest"] = "bilinear",
 ) -> NDArray[np.uint8]:
     """Resizes a window of an image to a fixed size in one step.
 
@@ -50,40 +64,124 @@ def cut_window(
         window: x1 y1 x2 y2 in image sides, which may reach beyond the image.
         size: height and width of the result in pixels.
         fill: value of what lies beyond the image.
-        sampling: `bilinear` for pictures (averaging where pixels would be skipped), `nearest` for masks.
+        sampling: `bilinear` for pictures (averaging where pixels would be skipped), `triangle` for (H, W, 3) pictures in half the time
+            (with Pillow's weighted average there, as `tasks.images.resize_image`), `nearest` for masks.
     """
-    import cv2
-
     height, width = size
     x1, y1, x2, y2 = window
-    scale = np.array([width / (x2 - x1), height / (y2 - y1)])
-    # The image's corners on the canvas, and the part of the canvas that they cover.
-    start = np.round(-np.array([x1, y1]) * scale).astype(int)
-    end = np.maximum(np.round((1 - np.array([x1, y1])) * scale).astype(int), start + 1)
-    seen = np.clip([start, end], 0, [width, height])
-    seen[0] = np.minimum(seen[0], [width - 1, height - 1])
-    ratio = np.array([image.shape[1], image.shape[0]]) / (end - start)
-    corners = np.round((seen - start) * ratio).astype(int)
-    left, top = np.minimum(corners[0], [image.shape[1] - 1, image.shape[0] - 1])
-    right, bottom = corners[1]
-    part = image[top : max(bottom, top + 1), left : max(right, left + 1)]
-    target = tuple(np.maximum(seen[1] - seen[0], 1).tolist())
-    smooth = cv2.INTER_AREA if ratio.max() > 1 else cv2.INTER_LINEAR
-    interpolation = smooth if sampling == "bilinear" else cv2.INTER_NEAREST_EXACT
-    resized: NDArray[np.uint8] = cv2.resize(part, target, interpolation=interpolation)  # type: ignore[assignment]
+    rows, columns = _cut(y1, y2, height, image.shape[0]), _cut(x1, x2, width, image.shape[1])
+    part = image[rows[0] : rows[1], columns[0] : columns[1]]
+    resized = _resize(part, (rows[3] - rows[2], columns[3] - columns[2]), max(rows[4], columns[4]) > 1, sampling)
     if resized.shape[:2] == (height, width):
         return resized
     canvas = np.empty((height, width, *image.shape[2:]), dtype=np.uint8)
     canvas[:] = fill
-    canvas[seen[0, 1] : seen[0, 1] + resized.shape[0], seen[0, 0] : seen[0, 0] + resized.shape[1]] = resized
+    canvas[rows[2] : rows[3], columns[2] : columns[3]] = resized
     return canvas
 
 
-def colours(brightness: float, strength: float) -> list[Any]:
-    """Changes brightness by up to `brightness`, contrast and saturation by up to `strength`, hue by a tenth of it; none at 0.
+def _cut(low: float, high: float, target: int, source: int) -> tuple[int, int, int, int, float]:
+    """Which pixels of a side of the image are seen, on which of the canvas, and how many fall on one of the canvas."""
+    scale = target / (high - low)
+    # The image's borders on the canvas, and the part of the canvas between them.
+    start = round(-low * scale)
+    end = max(round((1 - low) * scale), start + 1)
+    first = min(max(start, 0), target - 1)
+    last = max(min(end, target), first + 1)
+    ratio = source / (end - start)
+    begin = min(max(round((first - start) * ratio), 0), source - 1)
+    return begin, max(round((last - start) * ratio), begin + 1), first, last, ratio
 
-    At strength .5 and brightness .125 these are the ranges of torchvision's RandomPhotometricDistort, SSD's colours for images in 0..1.
+
+def _resize(part: NDArray[np.uint8], size: tuple[int, int], reduces: bool, sampling: str) -> NDArray[np.uint8]:
+    import cv2
+
+    if sampling == "triangle" and reduces:
+        pixels = torch.from_numpy(part).permute(2, 0, 1)[None]
+        found: NDArray[np.uint8] = interpolate(pixels, size, mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
+        return found
+    smooth = cv2.INTER_AREA if reduces else cv2.INTER_LINEAR
+    interpolation = cv2.INTER_NEAREST_EXACT if sampling == "nearest" else smooth
+    resized: NDArray[np.uint8] = cv2.resize(part, size[::-1], interpolation=interpolation)  # type: ignore[assignment]
+    return resized
+
+
+class Pipeline:
+    """Cuts a random window out of a training image, mirrors it, and changes its colours; boxes and masks follow.
+
+    All draws come from one generator. (albumentations' `Compose` gives each transform one of its own of the same seed, so that of two that
+    are applied to half of the images, either both are or none.)
+
+    Args:
+        size: height and width of the result in pixels.
+        choose: chooses the window.
+        flip: how often the image is mirrored.
+        colours: changes the colours.
+        fill: RGB of what lies beyond the image in 0..255.
+        min_visibility: share of a box's area that must stay in view for the box to be kept.
     """
-    import albumentations as A
 
-    return [A.ColorJitter(brightness, strength, strength, hue=0.1 * strength, p=0.8)] if strength > 0 else []
+    def __init__(
+        self,
+        size: tuple[int, int],
+        choose: Chooser,
+        flip: float,
+        colours: Colours,
+        fill: tuple[int, int, int] = FILL,
+        min_visibility: float = 0.0,
+    ) -> None:
+        self.size, self.choose, self.flip, self.colours = size, choose, flip, colours
+        self.fill, self.min_visibility = fill, min_visibility
+        self.set_random_seed(None)
+
+    def set_random_seed(self, seed: int | None) -> None:
+        """Begins to draw anew."""
+        self.draw = np.random.default_rng(seed)
+
+    def __call__(
+        self,
+        image: NDArray[np.uint8],
+        bboxes: NDArray[np.float32] | None = None,
+        labels: NDArray[np.int64] | None = None,
+        mask: NDArray[np.uint8] | None = None,
+    ) -> dict[str, Any]:
+        """Changes an (H, W, 3) image and what is given of (N, 4) boxes in pixels, (N,) labels and an (H, W) mask."""
+        size = (image.shape[0], image.shape[1])
+        boxes = _inside(np.asarray([] if bboxes is None else bboxes, dtype=np.float64).reshape(-1, 4) / (size * 2)[::-1])
+        real = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        window = self.choose(self.draw, size, boxes[real])
+        mirrored = self.draw.random() < self.flip
+        picture = cut_window(image, window, self.size, self.fill, "triangle")
+        changed: dict[str, Any] = {"image": self.colours(_mirror(picture) if mirrored else picture, self.draw)}
+        if mask is not None:
+            drawn = cut_window(mask, window, self.size, IGNORE_INDEX, "nearest")
+            changed["mask"] = _mirror(drawn) if mirrored else drawn
+        if bboxes is not None and labels is not None:
+            changed["bboxes"], kept = self._move(boxes[real], window, mirrored)
+            changed["labels"] = np.asarray(labels)[real][kept]
+        return changed
+
+    def _move(self, boxes: Boxes, window: Window, mirrored: bool) -> tuple[Boxes, NDArray[np.bool_]]:
+        """Boxes in pixels of the result, and which of the given ones they are."""
+        corner, span = np.array(window[:2]), np.array(window[2:]) - window[:2]
+        moved = (boxes - np.tile(corner, 2)) / np.tile(span, 2)
+        seen = _inside(moved)
+        if mirrored:
+            seen[:, [0, 2]] = 1 - seen[:, [2, 0]]
+        pixels = seen * (self.size * 2)[::-1]
+        sides = pixels[:, 2:] - pixels[:, :2]
+        share = (seen[:, 2:] - seen[:, :2]).prod(axis=1) / (moved[:, 2:] - moved[:, :2]).prod(axis=1)
+        # Boxes under a pixel in the input cannot be learned and make the coder's logarithms large.
+        kept: NDArray[np.bool_] = (sides >= 1).all(axis=1) & (share >= self.min_visibility - ROUNDING)
+        return pixels[kept], kept
+
+
+def _inside(boxes: Boxes) -> Boxes:
+    return np.clip(boxes, 0, 1)
+
+
+def _mirror(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    import cv2
+
+    mirrored: NDArray[np.uint8] = cv2.flip(image, 1)  # type: ignore[assignment]
+    return mirrored

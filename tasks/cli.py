@@ -25,6 +25,7 @@ from tasks.module import TaskModule
 from tasks.resume import LastCheckpoint
 from tasks.run_config import RunConfig, check_changes
 from tasks.run_folder import CsvHistory, latest_run_folder, new_run_folder, run_folder_of
+from tasks.times import StepTimes
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -243,7 +244,7 @@ class TaskCLI(LightningCLI):
                 config["logger"] = self._loggers()
             if config.get("enable_checkpointing") is not False:
                 own += self._checkpointing()
-            own += [LearningRateMonitor("step")] if config["logger"] else []
+            own += [StepTimes(), *([LearningRateMonitor("step")] if config["logger"] else [])]
         else:
             config["logger"] = config.get("logger") or False
         trainer = super()._instantiate_trainer(config | {"callbacks": own}, callbacks)

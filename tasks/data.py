@@ -26,7 +26,7 @@ WORKER_SECONDS = 30
 class TaskData(L.LightningDataModule, ABC):
     """A data set with a training and a validation split.
 
-    Its data sets have `annotations` (`class_names`, `source` and `files`) and a `pipeline` of albumentations.
+    Its data sets have `annotations` (`class_names`, `source` and `files`) and a `pipeline` that can be seeded.
 
     Args:
         size: height and width of the network's input in pixels.
@@ -188,7 +188,7 @@ class AugmentedByEpoch(Dataset[Any]):
     """Seeds the augmentation of each image by run, epoch and position.
 
     Args:
-        dataset: has a `pipeline` of albumentations.
+        dataset: has a `pipeline` with `set_random_seed`.
         seed: of the run.
     """
 
@@ -208,6 +208,7 @@ class AugmentedByEpoch(Dataset[Any]):
 def _start_worker(number: int) -> None:
     import cv2
 
+    torch.set_num_threads(1)
     cv2.setNumThreads(0)  # else every worker starts as many threads as there are cores
     # A terminal and `timeout` send their signals to the workers too, without which training could not finish its step and save.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

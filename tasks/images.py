@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -28,12 +29,19 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
         DecompressionBombError: it has more pixels than `MAX_PIXELS`; they are not unpacked.
         Exception: whatever Pillow's readers raise on damaged files.
     """
+    with _begun(path) as (image, _):
+        image.load()
+        yield image
+
+
+@contextlib.contextmanager
+def _begun(path: str | Path) -> Iterator[tuple[Image.Image, io.BufferedReader]]:
+    """Opens an image and its file; the pixels are still to be loaded."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of corrupt EXIF data and the like, beside which the picture is whole
         with _Bounded(io.FileIO(path)) as file, Image.open(file) as image:
             check_pixels(image)
-            image.load()
-            yield image
+            yield image, file
 
 
 class _Bounded(io.BufferedReader):
@@ -74,11 +82,29 @@ def read_image(path: str | Path, apply_exif: bool = True) -> RGBImage:
         ValueError: the file cannot be read as an image; the message names it.
     """
     try:
-        with opened(path) as image:
-            turned = ImageOps.exif_transpose(image) if apply_exif and image.getexif() else image
-            return np.array(_to_rgb(turned))
+        with _begun(path) as (image, file):
+            turns = apply_exif and bool(image.getexif())
+            if not turns and (image.format, image.mode) == ("JPEG", "RGB") and (pixels := _jpeg_pixels(file, image.size)) is not None:
+                return pixels
+            image.load()
+            return np.array(_to_rgb(ImageOps.exif_transpose(image) if turns else image))
     except Exception as error:  # Pillow's readers raise TypeError, SyntaxError and others on damaged files
         raise ValueError(f"{path}: cannot be read as an image: {reason_of(error)}") from error
+
+
+def _jpeg_pixels(file: io.BufferedReader, size: tuple[int, int]) -> RGBImage | None:
+    """Decodes a JPEG of width and height by torchvision, to Pillow's pixels without its copies; None where that does not work."""
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    place = file.tell()
+    file.seek(0)
+    content = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
+    file.seek(place)
+    try:
+        pixels: RGBImage = decode_jpeg(content, mode=ImageReadMode.RGB).permute(1, 2, 0).numpy()
+    except RuntimeError:  # damaged, for which Pillow has better words, or torchvision was built without libjpeg
+        return None
+    return pixels if pixels.shape[1::-1] == size else None
 
 
 def rgb_pixels(image: str | Path | RGBImage) -> RGBImage:

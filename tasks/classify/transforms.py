@@ -1,23 +1,18 @@
-"""Augmentation of images by albumentations."""
+"""Augmentation of images."""
 
 from abc import ABC, abstractmethod
 from typing import Any
 
-from tasks.augment import check_shares, colours
+from tasks.augment import Pipeline, check_shares
+from tasks.colours import Colours
 
 
 class Augmentation(ABC):
     """A recipe that turns a training image into an input of the network."""
 
     @abstractmethod
-    def transforms(self, size: tuple[int, int]) -> list[Any]:
-        """Returns albumentations transforms of which the geometric ones end at `size` (height, width)."""
-
     def compose(self, size: tuple[int, int]) -> Any:
-        """Returns the albumentations pipeline for images."""
-        import albumentations as A
-
-        return A.Compose(self.transforms(size))
+        """Returns what makes an input of `size` (height, width) of an image: a `tasks.augment.Pipeline`, or one of albumentations."""
 
 
 class InceptionAugmentation(Augmentation):
@@ -40,13 +35,11 @@ class InceptionAugmentation(Augmentation):
             raise ValueError(f"min_scale {min_scale} and ratio {ratio} are not possible; accepted: over 0 to 1, and 1 or more")
         self.min_scale, self.ratio, self.flip, self.colour = min_scale, ratio, flip, colour
 
-    def transforms(self, size: tuple[int, int]) -> list[Any]:
+    def compose(self, size: tuple[int, int]) -> Pipeline:
         """Crop and resize in one, flip, colour."""
-        import albumentations as A
-
         from tasks.classify.window import RandomWindow
 
-        return [RandomWindow(size, self.min_scale, self.ratio), A.HorizontalFlip(p=self.flip), *colours(self.colour / 4, self.colour)]
+        return Pipeline(size, RandomWindow(size, self.min_scale, self.ratio), self.flip, Colours(self.colour / 4, self.colour))
 
 
 class CentreOnly(Augmentation):
@@ -59,8 +52,10 @@ class CentreOnly(Augmentation):
     def __init__(self, crop: float) -> None:
         self.crop = crop
 
-    def transforms(self, size: tuple[int, int]) -> list[Any]:
+    def compose(self, size: tuple[int, int]) -> Any:
         """One crop with resize."""
+        import albumentations as A
+
         from tasks.classify.window import CentralWindow
 
-        return [CentralWindow(size, self.crop)]
+        return A.Compose([CentralWindow(size, self.crop)])

@@ -1,4 +1,4 @@
-"""Crops with resize in one step as albumentations transforms."""
+"""Windows that are cut out of images, of training and of evaluation."""
 
 from typing import Any
 
@@ -6,15 +6,15 @@ import albumentations as A
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.augment import Window, cut_window
+from tasks.augment import Boxes, Window, cut_window
 from tasks.classify.model import central_window
 
 # Tries for a crop that fits into the image, as in torchvision's RandomResizedCrop.
 ATTEMPTS = 10
 
 
-class RandomWindow(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations has no types
-    """Cuts a window of random area and ratio of sides out of the image; where none of ten fits, the largest in the middle.
+class RandomWindow:
+    """Chooses a window of random area and ratio of sides; where none of ten fits, the largest in the middle.
 
     Args:
         size: height and width of the result in pixels.
@@ -22,30 +22,25 @@ class RandomWindow(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentation
         ratio: greatest ratio of the window's longer to its shorter side, beside that of `size`.
     """
 
-    def __init__(self, size: tuple[int, int], min_scale: float, ratio: float, p: float = 1.0) -> None:
-        super().__init__(p=p)
+    def __init__(self, size: tuple[int, int], min_scale: float, ratio: float) -> None:
         self.size, self.min_scale, self.ratio = size, min_scale, ratio
 
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Chooses the window: x1 y1 x2 y2 in image sides."""
-        height, width = params["shape"][:2]
-        areas = self.random_generator.uniform(self.min_scale, 1, size=ATTEMPTS)
-        ratios = np.exp(self.random_generator.uniform(-1, 1, size=ATTEMPTS) * np.log(self.ratio)) * self.size[1] / self.size[0]
+    def __call__(self, draw: np.random.Generator, shape: tuple[int, int], boxes: Boxes) -> Window:
+        """Chooses x1 y1 x2 y2 in image sides."""
+        height, width = shape
+        areas = draw.uniform(self.min_scale, 1, size=ATTEMPTS)
+        ratios = np.exp(draw.uniform(-1, 1, size=ATTEMPTS) * np.log(self.ratio)) * self.size[1] / self.size[0]
         # In image sides a window of area a and ratio r is as wide as sqrt(a r H / W) and as high as sqrt(a W / (r H)).
         spans = np.sqrt(np.stack([areas * ratios * height / width, areas * width / (ratios * height)], axis=1))
         fitting = (spans <= 1).all(axis=1)
         if not fitting.any():
-            return {"window": central_window((height, width), self.size, crop=1.0)}
+            return central_window((height, width), self.size, crop=1.0)
         across, down = spans[fitting.argmax()].tolist()
-        x, y = self.random_generator.uniform(0, 1 - across), self.random_generator.uniform(0, 1 - down)
-        return {"window": (x, y, x + across, y + down)}
-
-    def apply(self, img: NDArray[np.uint8], window: Window, **params: Any) -> NDArray[np.uint8]:
-        """Resizes the window of the image."""
-        return cut_window(img, window, self.size)
+        x, y = draw.uniform(0, 1 - across), draw.uniform(0, 1 - down)
+        return x, y, x + across, y + down
 
 
-class CentralWindow(A.ImageOnlyTransform):  # type: ignore[misc]
+class CentralWindow(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations has no types
     """Cuts the middle out, as `Classifier.predict` does.
 
     Args:

@@ -1,4 +1,4 @@
-"""Augmentation of images with boxes by albumentations."""
+"""Augmentation of images with boxes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -7,44 +7,39 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.augment import check_shares, colours
+from tasks.augment import Pipeline, check_shares
+from tasks.colours import Colours
 
 
 class Augmentation(ABC):
     """A recipe that turns a training image into an input of the network."""
 
-    # Share of a box's area that must stay in view for the box to be kept.
-    min_visibility = 0.0
-
     @abstractmethod
-    def transforms(self, size: tuple[int, int]) -> list[Any]:
-        """Returns albumentations transforms of which the geometric ones end at `size` (height, width)."""
-
     def compose(self, size: tuple[int, int]) -> Any:
-        """Returns the albumentations pipeline for images with boxes in pixels and their labels."""
-        import albumentations as A
+        """Returns what makes an input of `size` (height, width) of an image with boxes in pixels and their labels.
 
-        # Boxes under a pixel in the input cannot be learned and make the coder's logarithms large.
-        boxes = A.BboxParams(
-            format="pascal_voc",
-            label_fields=["labels"],
-            min_visibility=self.min_visibility,
-            min_width=1,
-            min_height=1,
-            clip=True,
-            filter_invalid_bboxes=True,
-        )
-        return A.Compose(self.transforms(size), bbox_params=boxes)
+        It is a `tasks.augment.Pipeline`, or a pipeline of albumentations with boxes as `pascal_voc` and the label field `labels`.
+        """
 
 
 class ResizeOnly(Augmentation):
     """Resizes, as evaluation does."""
 
-    def transforms(self, size: tuple[int, int]) -> list[Any]:
+    def compose(self, size: tuple[int, int]) -> Any:
         """One resize."""
+        import albumentations as A
+
         from tasks.detect.window import SmoothResize
 
-        return [SmoothResize(size)]
+        boxes = A.BboxParams(
+            format="pascal_voc",
+            label_fields=["labels"],
+            min_width=1,
+            min_height=1,
+            clip=True,
+            filter_invalid_bboxes=True,
+        )
+        return A.Compose([SmoothResize(size)], bbox_params=boxes)
 
 
 class LightAugmentation(Augmentation):
@@ -59,16 +54,11 @@ class LightAugmentation(Augmentation):
         check_shares(crop=crop, colour=colour)
         self.crop, self.colour = crop, colour
 
-    def transforms(self, size: tuple[int, int]) -> list[Any]:
-        """Safe crop, resize, flip, colour."""
-        import albumentations as A
+    def compose(self, size: tuple[int, int]) -> Pipeline:
+        """Safe crop and resize in one, flip, colour."""
+        from tasks.detect.window import SafeWindow
 
-        return [
-            A.BBoxSafeRandomCrop(p=self.crop),
-            A.Resize(*size),
-            A.HorizontalFlip(p=0.5),
-            *colours(self.colour, self.colour),
-        ]
+        return Pipeline(size, SafeWindow(self.crop), 0.5, Colours(self.colour, self.colour))
 
 
 class SSDAugmentation(Augmentation):
@@ -102,18 +92,16 @@ class SSDAugmentation(Augmentation):
         self.min_overlaps, self.min_scale = tuple(min_overlaps), min_scale
         self.min_visibility, self.colour = min_visibility, colour
 
-    def transforms(self, size: tuple[int, int]) -> list[Any]:
+    def compose(self, size: tuple[int, int]) -> Pipeline:
         """Window and resize in one, flip, colour."""
-        import albumentations as A
+        from tasks.detect.window import OverlapWindow
 
-        from tasks.detect.window import WindowResize
-
-        window = WindowResize(size, self.expand, self.expand_probability, self.min_overlaps, self.min_scale, self.min_visibility)
-        return [window, A.HorizontalFlip(p=0.5), *colours(self.colour / 4, self.colour)]
+        window = OverlapWindow(self.expand, self.expand_probability, self.min_overlaps, self.min_scale, self.min_visibility)
+        return Pipeline(size, window, 0.5, Colours(self.colour / 4, self.colour), min_visibility=self.min_visibility)
 
 
 def apply(
-    pipeline: Any, image: NDArray[np.uint8], boxes: NDArray[np.float32], labels: NDArray[np.int64]
+    pipeline: Any, image: NDArray[np.uint8], boxes: NDArray[np.floating[Any]], labels: NDArray[np.int64]
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]:
     """Runs a composed pipeline on an (H, W, 3) image with (N, 4) boxes in pixels and (N,) labels."""
     out = pipeline(image=image, bboxes=boxes, labels=labels)

@@ -1,4 +1,4 @@
-"""Albumentations transforms of images with boxes: SSD's zoom-out and overlap-constrained crop in one, and the resize of evaluation."""
+"""Windows for training images with boxes: SSD's zoom-out and overlap-constrained crop in one, a mild crop, and the resize of evaluation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,11 +7,12 @@ import albumentations as A
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.augment import Window, cut_window
+from tasks.augment import Boxes, Window
 from tasks.images import resize_image
 
 # Tries for a crop with the wanted overlap, as in SSD's code.
 ATTEMPTS = 50
+WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
 class SmoothResize(A.DualTransform):  # type: ignore[misc]  # albumentations has no types
@@ -36,11 +37,10 @@ class SmoothResize(A.DualTransform):  # type: ignore[misc]  # albumentations has
         return bboxes
 
 
-class WindowResize(A.DualTransform):  # type: ignore[misc]  # albumentations has no types
-    """Resizes a random window of the image, which may reach beyond it, to a fixed size.
+class OverlapWindow:
+    """Chooses a window of the image, which may reach beyond it, that shows enough of some object.
 
     Args:
-        size: height and width of the result in pixels.
         expand: largest side of a zoomed-out window in image sides.
         expand_probability: how often the window is zoomed out.
         min_overlaps: least share of some object that lies in the window, one drawn at random; 1 means the whole image.
@@ -48,62 +48,51 @@ class WindowResize(A.DualTransform):  # type: ignore[misc]  # albumentations has
         min_visibility: share of an object that counts as seen; a crop that shows no object so far is not taken.
     """
 
-    _targets = (A.core.type_definitions.Targets.IMAGE, A.core.type_definitions.Targets.BBOXES)
-
     def __init__(
-        self,
-        size: tuple[int, int],
-        expand: float,
-        expand_probability: float,
-        min_overlaps: Sequence[float],
-        min_scale: float,
-        min_visibility: float,
-        p: float = 1.0,
+        self, expand: float, expand_probability: float, min_overlaps: Sequence[float], min_scale: float, min_visibility: float
     ) -> None:
-        super().__init__(p=p)
-        self.size, self.expand, self.expand_probability = size, expand, expand_probability
+        self.expand, self.expand_probability = expand, expand_probability
         self.min_overlaps, self.min_scale, self.min_visibility = tuple(min_overlaps), min_scale, min_visibility
 
-    @property
-    def targets_as_params(self) -> list[str]:
-        """The window depends on the boxes."""
-        return ["bboxes"]
-
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Chooses the window: x1 y1 x2 y2 in image sides."""
-        boxes = np.asarray(data["bboxes"], dtype=np.float64)[:, :4].reshape(-1, 4)
-        canvas = (0.0, 0.0, 1.0, 1.0)
-        if self.random_generator.random() < self.expand_probability:
-            side = self.random_generator.uniform(1, self.expand)
-            x, y = self.random_generator.uniform(1 - side, 0, size=2) if side > 1 else (0.0, 0.0)
+    def __call__(self, draw: np.random.Generator, shape: tuple[int, int], boxes: Boxes) -> Window:
+        """Chooses x1 y1 x2 y2 in image sides."""
+        canvas = WHOLE
+        if draw.random() < self.expand_probability:
+            side = draw.uniform(1, self.expand)
+            x, y = draw.uniform(1 - side, 0, size=2) if side > 1 else (0.0, 0.0)
             canvas = (x, y, x + side, y + side)
-        return {"window": self._crop(canvas, boxes)}
+        wanted = self.min_overlaps[draw.integers(len(self.min_overlaps))]
+        return canvas if wanted >= 1 or len(boxes) == 0 else self._crop(draw, canvas, boxes, wanted)
 
-    def _crop(self, canvas: Window, boxes: NDArray[np.float64]) -> Window:
-        wanted = self.random_generator.choice(self.min_overlaps)
-        if wanted >= 1 or len(boxes) == 0:
-            return canvas
+    def _crop(self, draw: np.random.Generator, canvas: Window, boxes: Boxes, wanted: float) -> Window:
         x, y, span = canvas[0], canvas[1], canvas[2] - canvas[0]
-        sides = self.random_generator.uniform(self.min_scale, 1, size=(ATTEMPTS, 2))
-        corner = self.random_generator.uniform(0, 1 - sides)
+        sides = draw.uniform(self.min_scale, 1, size=(ATTEMPTS, 2))
+        corner = draw.uniform(0, 1 - sides)
         windows = np.concatenate([corner, corner + sides], axis=1) * span + [x, y, x, y]
         seen = _share_inside(boxes, windows).max(axis=1)
         aspect = sides[:, 0] / sides[:, 1]
         good = (seen > 0) & (seen >= max(wanted, self.min_visibility)) & (aspect > 0.5) & (aspect < 2)
-        x1, y1, x2, y2 = windows[good.argmax()] if good.any() else canvas
+        x1, y1, x2, y2 = windows[good.argmax()].tolist() if good.any() else canvas
+        return x1, y1, x2, y2
+
+
+class SafeWindow:
+    """Chooses a window of the image that holds all objects whole, as albumentations' BBoxSafeRandomCrop does.
+
+    Args:
+        probability: how often; otherwise, and where there are no objects, the window is the whole image.
+    """
+
+    def __init__(self, probability: float) -> None:
+        self.probability = probability
+
+    def __call__(self, draw: np.random.Generator, shape: tuple[int, int], boxes: Boxes) -> Window:
+        """Chooses x1 y1 x2 y2 in image sides."""
+        if draw.random() >= self.probability or len(boxes) == 0:
+            return WHOLE
+        low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
+        (x1, y1), (x2, y2) = low * draw.random(2), high + (1 - high) * draw.random(2)
         return float(x1), float(y1), float(x2), float(y2)
-
-    def apply(self, img: NDArray[np.uint8], window: Window, **params: Any) -> NDArray[np.uint8]:
-        """Resizes the window of the image."""
-        return cut_window(img, window, self.size)
-
-    def apply_to_bboxes(self, bboxes: NDArray[np.float32], window: Window, **params: Any) -> NDArray[np.float32]:
-        """Moves boxes, given in image sides, into the window."""
-        x1, y1, x2, y2 = window
-        moved = bboxes.copy()
-        moved[:, [0, 2]] = (bboxes[:, [0, 2]] - x1) / (x2 - x1)
-        moved[:, [1, 3]] = (bboxes[:, [1, 3]] - y1) / (y2 - y1)
-        return moved
 
 
 def _share_inside(boxes: NDArray[np.float64], windows: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,10 +1,11 @@
-"""Augmentation of images with masks by albumentations."""
+"""Augmentation of images with masks."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from tasks.augment import FILL, check_shares, colours
+from tasks.augment import FILL, Pipeline, check_shares
+from tasks.colours import Colours
 
 # research/deeplab: min_scale_factor, max_scale_factor and scale_factor_step_size.
 DEEPLAB_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
@@ -14,14 +15,11 @@ class Augmentation(ABC):
     """A recipe that turns a training image and its mask into an input of the network."""
 
     @abstractmethod
-    def transforms(self, size: tuple[int, int]) -> list[Any]:
-        """Returns albumentations transforms of which the geometric ones end at `size` (height, width)."""
-
     def compose(self, size: tuple[int, int]) -> Any:
-        """Returns the albumentations pipeline for images with masks."""
-        import albumentations as A
+        """Returns what makes an input of `size` (height, width) of an image with a mask.
 
-        return A.Compose(self.transforms(size))
+        It is a `tasks.augment.Pipeline`, or a pipeline of albumentations.
+        """
 
 
 class DeepLabAugmentation(Augmentation):
@@ -49,18 +47,18 @@ class DeepLabAugmentation(Augmentation):
             raise ValueError(f"scales {list(scales)} are not possible; accepted: one or more positive numbers up to 100")
         self.scales, self.flip, self.colour, self.fill = tuple(scales), flip, colour, fill
 
-    def transforms(self, size: tuple[int, int]) -> list[Any]:
+    def compose(self, size: tuple[int, int]) -> Pipeline:
         """Scale and crop in one, flip, colour."""
-        import albumentations as A
-
         from tasks.segment.window import ScaledCrop
 
-        return [ScaledCrop(size, self.scales, self.fill), A.HorizontalFlip(p=self.flip), *colours(self.colour / 4, self.colour)]
+        return Pipeline(size, ScaledCrop(size, self.scales), self.flip, Colours(self.colour / 4, self.colour), self.fill)
 
 
 class Unchanged(Augmentation):
     """Leaves images as they are, for evaluation."""
 
-    def transforms(self, size: tuple[int, int]) -> list[Any]:
-        """None."""
-        return []
+    def compose(self, size: tuple[int, int]) -> Any:
+        """Nothing."""
+        import albumentations as A
+
+        return A.Compose([])

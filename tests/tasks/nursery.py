@@ -11,6 +11,7 @@ import runpy
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +86,17 @@ def watch(patch: Patch, event: str, number: int, act: Callable[[], None]) -> Non
 
 
 def differences(first: Path, second: Path) -> list[str]:
-    """What differs between two runs: everything in their last checkpoints, bit by bit, but for paths, and their histories."""
+    """What differs between two runs: everything in their last checkpoints, bit by bit, and their histories, but for paths and times."""
     one, two = (dict(_flat(torch.load(run / "checkpoints/last.ckpt", weights_only=True))) for run in (first, second))
     # Lightning writes a current score, reads it nowhere, and does not put it back.
     keys = [key for key in one | two if not key.endswith(("dirpath", "model_path", "current_score")) and "best_k_models" not in key]
+    keys = [key for key in keys if "/last_row/time/" not in key]
     found = [key for key in keys if key not in one or key not in two or not _equal(one[key], two[key])]
     assert any("current_model_state" in key for key in keys)
-    histories = [list(csv.reader((run / "metrics.csv").read_text().splitlines())) for run in (first, second)]
+    histories = [list(csv.DictReader((run / "metrics.csv").read_text().splitlines())) for run in (first, second)]
+    for row in chain(*histories):
+        for name in [name for name in row if name.startswith("time/")]:
+            del row[name]
     return found + ["metrics.csv"] * (histories[0] != histories[1])
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tasks.augment import FILL, Window, check_recipe, colours, cut_window
+from tasks.augment import FILL, Window, check_recipe, cut_window
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 
@@ -86,13 +86,36 @@ def test_reduced_pictures_average_and_masks_do_not(factor: int) -> None:
         assert (cut_window(stripes, WHOLE, size) == 100).all()
 
 
-def test_no_colours_at_0() -> None:
-    assert colours(0.0, 0.0) == []
-    assert colours(0.5, 0.0) == []
-    (jitter,) = colours(0.125, 0.5)
-    assert (jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue) == ((0.875, 1.125), (0.5, 1.5), (0.5, 1.5), (-0.05, 0.05))
-
-
 def test_recipe_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="augmentation None is not possible; accepted: a class of the task's transforms"):
         check_recipe(None)
+
+
+def test_cropping_mirroring_and_colours_are_independent() -> None:
+    from tasks.detect.transforms import LightAugmentation
+
+    image = np.zeros((60, 80, 3), dtype=np.uint8)
+    image[:, 40:] = 200
+    boxes, labels = np.array([[30, 20, 50, 40]], dtype=np.float32), np.array([1])
+    pipeline, seen = LightAugmentation(crop=0.5, colour=0.5).compose((60, 80)), []
+    for seed in range(800):
+        pipeline.set_random_seed(seed)
+        out = pipeline(image=image, bboxes=boxes, labels=labels)
+        mirrored = out["image"][:, 0].mean() > 100
+        left, _, right, _ = out["bboxes"][0]
+        seen.append((mirrored, right - left > 20.01, bool((out["image"][:, [0, -1]] % 200).any())))
+    table = np.array(seen)
+    for one, two in ((0, 1), (0, 2), (1, 2)):
+        both = (table[:, one] & table[:, two]).mean()
+        assert both == pytest.approx(table[:, one].mean() * table[:, two].mean(), abs=0.04)
+    assert table.mean(axis=0) == pytest.approx([0.5, 0.5, 0.8], abs=0.06)
+
+
+@pytest.mark.parametrize("size", [(33, 47), (120, 90), (20, 200)])
+def test_triangle_is_the_resize_of_prediction_where_it_reduces(size: tuple[int, int]) -> None:
+    from tasks.images import resize_image
+
+    image = noise(240, 300, 3)
+    assert np.abs(cut_window(image, WHOLE, size, sampling="triangle").astype(int) - resize_image(image, size)).max() <= 1
+    part = cut_window(image, (0.1, 0.25, 0.9, 0.75), (60, 80), sampling="triangle").astype(int)
+    assert np.abs(part - resize_image(image[60:180, 30:270], (60, 80))).max() <= 1

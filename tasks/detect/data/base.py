@@ -11,11 +11,12 @@ from torch.utils.data import Dataset
 
 from heads import Targets
 from tasks.augment import check_recipe
+from tasks.cache import REACH, ImageCache
 from tasks.data import TaskData, stack_images
 from tasks.detect.annotations import BoxAnnotations
 from tasks.detect.transforms import Augmentation, LightAugmentation, ResizeOnly, apply
 from tasks.faults import OnFault
-from tasks.images import read_annotated
+from tasks.images import RGBImage, read_annotated
 
 
 class Sample(NamedTuple):
@@ -47,22 +48,34 @@ class Batch(NamedTuple):
 class BoxDataset(Dataset[Sample]):
     """Images with boxes, augmented; ignored objects are left out of the targets."""
 
-    def __init__(self, annotations: BoxAnnotations, augmentation: Augmentation, size: tuple[int, int]) -> None:
-        self.annotations = annotations
+    def __init__(
+        self, annotations: BoxAnnotations, augmentation: Augmentation, size: tuple[int, int], cache: ImageCache | None = None
+    ) -> None:
+        self.annotations, self.cache = annotations, cache
         self.pipeline = augmentation.compose(size)
 
     def __len__(self) -> int:
         return len(self.annotations)
 
     def __getitem__(self, index: int) -> Sample:
-        height, width = self.annotations.sizes[index].tolist()
-        image = read_annotated(self.annotations.files[index], (height, width), str(self.annotations.source or "its annotations"))
+        image, size = self._read(index)
         rows = self.annotations.of_image(index)
         used = ~self.annotations.ignored[rows]
         boxes, labels = self.annotations.boxes[rows][used], self.annotations.labels[rows][used]
+        if image.shape[:2] != size:
+            boxes = boxes * (np.array(image.shape[1::-1]) / size[::-1])[[0, 1, 0, 1]]
         pixels, boxes, labels = apply(self.pipeline, image, boxes, labels)
         tensor = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
-        return Sample(tensor, torch.from_numpy(boxes), torch.from_numpy(labels), (image.shape[0], image.shape[1]), index)
+        return Sample(tensor, torch.from_numpy(boxes), torch.from_numpy(labels), size, index)
+
+    def _read(self, index: int) -> tuple[RGBImage, tuple[int, int]]:
+        """The image, maybe a reduced one, and its original height and width."""
+        height, width = self.annotations.sizes[index].tolist()
+        file, origin = self.annotations.files[index], str(self.annotations.source or "its annotations")
+        if self.cache is not None:
+            return self.cache.read(file, (height, width), origin)
+        image = read_annotated(file, (height, width), origin)
+        return image, (image.shape[0], image.shape[1])
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -85,6 +98,8 @@ class BoxData(TaskData):
         num_workers: loader processes; 0 loads in the training process.
         on_fault: what to do with images and annotations that cannot be used: `error` names the first, `skip` leaves them out of both
             splits and lists them once.
+        cache: folder that keeps training images reduced to 1.4 times the longer side of `size`, which makes later epochs and runs faster:
+            about 60 kB an image for 320 pixels. Evaluation reads the originals.
 
     Raises:
         ValueError: an argument is out of range.
@@ -99,9 +114,11 @@ class BoxData(TaskData):
         augmentation: Augmentation = LightAugmentation(),
         num_workers: int = 2,
         on_fault: OnFault = "error",
+        cache: str | None = None,
     ) -> None:
         super().__init__(size, batch_size, num_workers, on_fault)
         self.augmentation = check_recipe(augmentation)
+        self.cache = cache
 
     @abstractmethod
     def annotations(self, split: str) -> BoxAnnotations:
@@ -109,4 +126,7 @@ class BoxData(TaskData):
 
     def dataset(self, split: str) -> BoxDataset:
         """Builds the data set of `train`, augmented, or of `val`, only resized."""
-        return BoxDataset(self.usable(split), self.augmentation if split == "train" else ResizeOnly(), self.size)
+        if split != "train":
+            return BoxDataset(self.usable(split), ResizeOnly(), self.size)
+        cache = None if self.cache is None else ImageCache(self.cache, round(REACH * max(self.size)))
+        return BoxDataset(self.usable(split), self.augmentation, self.size, cache)

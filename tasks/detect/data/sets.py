@@ -32,6 +32,8 @@ class Coco(BoxData):
         num_workers: loader processes; 0 loads in the training process.
         on_fault: what to do with images and annotations that cannot be used: `error` names the first, `skip` leaves them out of both
             splits and lists them once.
+        cache: folder that keeps training images reduced to 1.4 times the longer side of `size`, which makes later epochs and runs faster:
+            about 60 kB an image for 320 pixels. Evaluation reads the originals.
     """
 
     def __init__(
@@ -48,8 +50,9 @@ class Coco(BoxData):
         augmentation: Augmentation = LightAugmentation(),
         num_workers: int = 2,
         on_fault: OnFault = "error",
+        cache: str | None = None,
     ) -> None:
-        super().__init__(size, batch_size, augmentation, num_workers, on_fault)
+        super().__init__(size, batch_size, augmentation, num_workers, on_fault, cache)
         self.root, self.download = Path(root), download
         self.sources = coco_sources(self.root, train_images, train_annotations, val_images, val_annotations)
         self.classes = classes
@@ -89,6 +92,8 @@ class Voc(BoxData):
         num_workers: loader processes; 0 loads in the training process.
         on_fault: what to do with images and annotations that cannot be used: `error` names the first, `skip` leaves them out of both
             splits and lists them once.
+        cache: folder that keeps training images reduced to 1.4 times the longer side of `size`, which makes later epochs and runs faster:
+            about 60 kB an image for 320 pixels. Evaluation reads the originals.
 
     Raises:
         ValueError: a split is not written as year/split.
@@ -106,8 +111,9 @@ class Voc(BoxData):
         augmentation: Augmentation = LightAugmentation(),
         num_workers: int = 2,
         on_fault: OnFault = "error",
+        cache: str | None = None,
     ) -> None:
-        super().__init__(size, batch_size, augmentation, num_workers, on_fault)
+        super().__init__(size, batch_size, augmentation, num_workers, on_fault, cache)
         self.root, self.download, self.train_difficult = Path(root), download, train_difficult
         self.splits = {"train": split_pairs(train_splits), "val": split_pairs(val_splits)}
 
@@ -143,6 +149,8 @@ class Shapes(BoxData):
         num_workers: loader processes; 0 loads in the training process.
         on_fault: what to do with images and annotations that cannot be used: `error` names the first, `skip` leaves them out of both
             splits and lists them once.
+        cache: folder that keeps training images reduced to 1.4 times the longer side of `size`, which makes later epochs and runs faster:
+            about 60 kB an image for 320 pixels. Evaluation reads the originals.
     """
 
     def __init__(
@@ -156,8 +164,9 @@ class Shapes(BoxData):
         augmentation: Augmentation = LightAugmentation(),
         num_workers: int = 2,
         on_fault: OnFault = "error",
+        cache: str | None = None,
     ) -> None:
-        super().__init__(size, batch_size, augmentation, num_workers, on_fault)
+        super().__init__(size, batch_size, augmentation, num_workers, on_fault, cache)
         self.root, self.counts, self.seed = root or default_root(), (train_images, val_images), seed
 
     def prepare_data(self) -> None:

@@ -35,9 +35,8 @@ def test_result_has_the_size(recipe: Augmentation, shape: tuple[int, int]) -> No
 
 @pytest.mark.parametrize("shape", [(100, 150), (150, 100), (90, 90)])
 def test_windows_have_the_areas_and_ratios_asked_for(shape: tuple[int, int]) -> None:
-    window = RandomWindow((24, 24), 0.08, 4 / 3)
-    window.set_random_seed(0)
-    drawn = np.array([window.get_params_dependent_on_data({"shape": (*shape, 3)}, {})["window"] for _ in range(500)])
+    window, draw = RandomWindow((24, 24), 0.08, 4 / 3), np.random.default_rng(0)
+    drawn = np.array([window(draw, shape, np.zeros((0, 4))) for _ in range(500)])
     assert (drawn >= 0).all()
     assert (drawn <= 1).all()
     spans = drawn[:, 2:] - drawn[:, :2]
@@ -51,14 +50,14 @@ def test_windows_have_the_areas_and_ratios_asked_for(shape: tuple[int, int]) -> 
 
 def test_windows_follow_the_ratio_of_the_input() -> None:
     window = RandomWindow((10, 40), 0.05, 1.0)
-    window.set_random_seed(0)
-    drawn = [window.get_params_dependent_on_data({"shape": (100, 100, 3)}, {})["window"] for _ in range(50)]
+    draw = np.random.default_rng(0)
+    drawn = [window(draw, (100, 100), np.zeros((0, 4))) for _ in range(50)]
     assert all((x2 - x1) / (y2 - y1) == pytest.approx(4) for x1, y1, x2, y2 in drawn)
 
 
 def test_middle_is_taken_where_no_window_fits() -> None:
     window = RandomWindow((24, 24), 1.0, 1.0)
-    assert window.get_params_dependent_on_data({"shape": (100, 200, 3)}, {})["window"] == (0.25, 0.0, 0.75, 1.0)
+    assert window(np.random.default_rng(0), (100, 200), np.zeros((0, 4))) == (0.25, 0.0, 0.75, 1.0)
 
 
 def test_flip_mirrors_and_colour_stays_where_it_should() -> None:

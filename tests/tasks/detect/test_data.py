@@ -264,3 +264,39 @@ def test_voc_is_downloaded_beside_its_folder(tmp_path: Path, fetched: list[tuple
     assert fetched == [(VOC_ARCHIVES, tmp_path)]
     with pytest.raises(ValueError, match="accepted: a folder named VOCdevkit"):
         Voc(str(tmp_path / "voc"), download=True).prepare_data()
+
+
+def cached_split(root: Path) -> None:
+    """A training split of two smooth photos of 400 x 600, larger than what is kept of them for an input of 64 pixels."""
+    rng = np.random.default_rng(0)
+    corners = [[20, 30, 200, 150], [300, 100, 250, 280], [100, 200, 90, 120]]
+    boxes = [box(number, corner) for number in (1, 2) for corner in corners]
+    for split in ("train", "val"):
+        write_split(root, split, [{"id": n, "file_name": f"{n}.png", "width": 600, "height": 400} for n in (1, 2)], boxes)
+        for number in (1, 2):
+            coarse = Image.fromarray(rng.integers(0, 256, size=(5, 7, 3), dtype=np.uint8))
+            coarse.resize((600, 400), Image.Resampling.BICUBIC).save(root / f"{split}2017" / f"{number}.png")
+
+
+@pytest.mark.parametrize("recipe", [ResizeOnly(), LightAugmentation(), SSDAugmentation()])
+def test_cache_changes_pixels_a_little_and_nothing_else(recipe: Augmentation, tmp_path: Path) -> None:
+    cached_split(tmp_path)
+    options: dict[str, Any] = {"size": (64, 64), "augmentation": recipe, "batch_size": 2}
+    samples = []
+    for cache in (None, str(tmp_path / "cache"), str(tmp_path / "cache")):
+        data = ready(small(tmp_path, cache=cache, **options))
+        found = []
+        for epoch in range(6):
+            for position in range(2):
+                torch.manual_seed(0)
+                found.append(data.train_dataloader().dataset[epoch, position])
+        samples.append(found)
+        assert data.val_set.cache is None  # validation reads the originals
+    for plain, written, read in zip(*samples, strict=True):
+        assert torch.equal(written.image, read.image)
+        assert np.abs(plain.image.numpy().astype(int) - written.image.numpy()).mean() < 6
+        for cached in (written, read):
+            assert torch.allclose(plain.boxes, cached.boxes, atol=1e-3)
+            assert torch.equal(plain.labels, cached.labels)
+            assert (plain.size, plain.position) == (cached.size, cached.position)
+    assert sum(file.is_file() for file in (tmp_path / "cache").rglob("*")) == 2
