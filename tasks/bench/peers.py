@@ -65,7 +65,12 @@ def transformers_deeplab(num_classes: int) -> Any:
     """Mobile DeepLabv3 of transformers with the settings of the published google/deeplabv3_mobilenet_v2_1.0_513."""
     from transformers import MobileNetV2Config, MobileNetV2ForSemanticSegmentation
 
-    settings: dict[str, Any] = {"output_stride": 16, "num_labels": num_classes, "semantic_loss_ignore_index": 255, "classifier_dropout_prob": 0.0}
+    settings: dict[str, Any] = {
+        "output_stride": 16,
+        "num_labels": num_classes,
+        "semantic_loss_ignore_index": 255,
+        "classifier_dropout_prob": 0.0,
+    }
     config: Any = MobileNetV2Config(**settings)
     return MobileNetV2ForSemanticSegmentation(config)
 

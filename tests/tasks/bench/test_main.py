@@ -1,0 +1,82 @@
+"""The command line, and races whose candidates must find the same."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from backbones import MobileNetV2
+from heads import SSDLite
+from tasks.bench.__main__ import main
+from tasks.bench.parts import postprocess
+from tasks.bench.race import Race
+from tasks.detect.model import Detector
+
+
+@pytest.fixture
+def detector(tmp_path: Path) -> Path:
+    """A detector whose scores are spread, unlike those of an untrained one."""
+    torch.manual_seed(0)
+    model = Detector(MobileNetV2(width_mult=0.35), partial(SSDLite, anchors="torchvision"), ["a", "b", "c"], (96, 96))
+    for layer in model.head.class_layers:
+        torch.nn.init.normal_(layer[1].weight, std=0.3)
+    model.save(tmp_path / "detector.safetensors")
+    return tmp_path / "detector.safetensors"
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    draw = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for number in range(3):
+        Image.fromarray(draw.integers(0, 255, (80, 120, 3), dtype=np.uint8)).save(tmp_path / "images" / f"{number}.png")
+    return tmp_path / "images"
+
+
+def test_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["evaluate", "--scale=0.004", "--repeats=1", f"--output={tmp_path}"])
+    shown = capsys.readouterr().out
+    assert "COCO's figures, 20 images" in shown
+    assert "Equal: all twelve figures" in shown
+    assert {path.name for path in tmp_path.iterdir()} == {"evaluate.md", "evaluate.json"}
+
+
+def test_postprocess(detector: Path, images: Path) -> None:
+    found = list(postprocess.races(str(detector), str(images)))
+    assert len(found) == len(postprocess.RULES)
+    assert all(race.amount == 3 and int(race.equal.split(" ")[0]) > 0 for race in found[:2])
+
+
+def test_results_that_differ_are_refused(detector: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        SSDLite, "postprocess", lambda self, *args: [found._replace(boxes=found.boxes + 1) for found in original(self, *args)]
+    )
+    with pytest.raises(ValueError, match=r"detections of torchvision and heads\.nms are up to 1\.000 pixels or thousandths apart$"):
+        list(postprocess.races(str(detector), str(images)))
+
+
+original = SSDLite.postprocess
+
+
+@pytest.mark.slow
+def test_train() -> None:
+    from tasks.bench.parts import train
+
+    found: list[Race] = list(train.races(64, 4, 65, 2))
+    assert [list(race.candidates)[-2:] for race in found] == [list(train.OURS)] * 2
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["evaluate", "--repeats=0"], "error: repeats 0, threads None: accepted: at least 1"),
+        (["postprocess", "--detector=none.ckpt", "--images=."], "none.ckpt"),
+    ],
+)
+def test_what_cannot_be_run_is_said(args: list[str], message: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(args)
+    assert message in str(ended.value.code)
