@@ -36,6 +36,10 @@ class FoldedConv(nn.Module):
         self.fusible = not conv.pads_asymmetrically or max(conv.dilation) == 1
         self.packed: Packed | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Tensors in oneDNN's layout can neither be copied nor written.
+        return self.__dict__ | {"packed": None}
+
     def forward(self, input: Tensor) -> Tensor:
         """Convolves (B, C, H, W) features."""
         conv = self.conv

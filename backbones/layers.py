@@ -71,10 +71,10 @@ class Conv2d(nn.Conv2d):
         return F.pad(input, (left, right, top, bottom))
 
     def evenly_padded(self, shape: torch.Size) -> tuple[Tensor, list[int]]:
-        """Returns weights and the zeros on both sides of each axis that together convolve (B, C, H, W) inputs of a shape by the layer's rule.
+        """Returns weights and even padding (rows, columns) that convolve (B, C, H, W) inputs of a shape by the layer's rule.
 
-        Where an odd zero goes to the bottom or the right, the kernel gets a row or column of zeros in front, which sees the zero that an even
-        padding adds there: much cheaper than a padded copy of the input. For kernels without dilation.
+        Where an odd zero goes to the bottom or the right, the kernel gets a row or column of zeros in front, which sees the zero that an
+        even padding adds there: much cheaper than a padded copy of the input. For kernels without dilation.
         """
         sides = [self._padding(size, axis) for axis, size in enumerate(shape[-2:])]
         odd = [after - before for before, after in sides]

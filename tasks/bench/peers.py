@@ -1,4 +1,4 @@
-"""Other projects' networks of the same kind, each with its own way from a file to a result. Their weights are random, which costs the same."""
+"""Other networks of the same kind, each with its own way from a file to a result. Their weights are random, which costs the same."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
