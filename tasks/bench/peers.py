@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -103,7 +103,7 @@ def transformers_deeplab(classes: int, size: int) -> Peer:
 
     model = MobileNetV2ForSemanticSegmentation(MobileNetV2Config(output_stride=16, num_labels=classes, image_size=size)).eval()
     colours = {"image_mean": list(RED_GREEN_BLUE), "image_std": list(RED_GREEN_BLUE)}
-    processor = MobileNetV2ImageProcessor(size={"height": size, "width": size}, do_center_crop=False, **colours)
+    processor: Any = cast(Any, MobileNetV2ImageProcessor)(size={"height": size, "width": size}, do_center_crop=False, **colours)
 
     def result(path: Path) -> Tensor:
         with Image.open(path) as file:
@@ -122,8 +122,9 @@ def tensorflow_lite(model: Path, threads: int) -> Callable[[Path], Any]:
         ImportError: neither ai_edge_litert nor TensorFlow is installed.
         ValueError: it takes other pixels.
     """
-    import cv2
+    import importlib
 
+    cv2: Any = importlib.import_module("cv2")  # whose types forbid what it takes
     interpreter = _interpreter()(model_path=str(model), num_threads=threads)
     interpreter.allocate_tensors()
     (inlet, *_), (outlet, *_) = interpreter.get_input_details(), interpreter.get_output_details()
