@@ -101,7 +101,8 @@ def transformers_deeplab(classes: int, size: int) -> Peer:
     from PIL import Image
     from transformers import MobileNetV2Config, MobileNetV2ForSemanticSegmentation, MobileNetV2ImageProcessor
 
-    model = MobileNetV2ForSemanticSegmentation(MobileNetV2Config(output_stride=16, num_labels=classes, image_size=size)).eval()
+    config = cast(Any, MobileNetV2Config)(output_stride=16, num_labels=classes, image_size=size)
+    model = cast(Any, MobileNetV2ForSemanticSegmentation)(config).eval()
     colours = {"image_mean": list(RED_GREEN_BLUE), "image_std": list(RED_GREEN_BLUE)}
     processor: Any = cast(Any, MobileNetV2ImageProcessor)(size={"height": size, "width": size}, do_center_crop=False, **colours)
 
