@@ -1,6 +1,6 @@
 """Batch norms folded into convolutions, and activations into the same operator, for inference."""
 
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,20 +32,60 @@ class FoldedConv(nn.Module):
         self.conv.weight = nn.Parameter(weight.detach().contiguous(memory_format=torch.channels_last), requires_grad=False)
         self.conv.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
         self.operator = ACTIVATIONS.get(type(activation), ("none", []))
+        # An odd zero is moved into the kernel, see `Conv2d.evenly_padded`.
+        self.fusible = not conv.pads_asymmetrically or max(conv.dilation) == 1
+        self.packed: Packed | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tensors in oneDNN's layout can neither be copied nor written.
+        return self.__dict__ | {"packed": None}
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolves (B, C, H, W) features."""
         conv = self.conv
-        if not _has_fused_operator(input):
+        if not (self.fusible and _has_fused_operator(input)):
             output: Tensor = conv(input) if self.activation is None else self.activation(conv(input))
             return output
-        padding = conv.padding
-        if conv.pads_asymmetrically:
-            input, padding = conv.padded(input), (0, 0)
+        weight, padding = self._pack(input)
         found: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            input, conv.weight, conv.bias, padding, conv.stride, conv.dilation, conv.groups, *self.operator, ""
+            input, weight, conv.bias, padding, conv.stride, conv.dilation, conv.groups, *self.operator, ""
         )
         return found
+
+    def plus(self, input: Tensor, other: Tensor) -> Tensor:
+        """Convolves (B, C, H, W) features, and adds others of the output's shape by the same operator; there must be no activation."""
+        conv = self.conv
+        if not (self.fusible and _has_fused_operator(input)):
+            total: Tensor = conv(input) + other
+            return total
+        weight, padding = self._pack(input)
+        found: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(
+            input, other, weight, conv.bias, padding, conv.stride, conv.dilation, conv.groups, "add", None, None, [], None
+        )
+        return found
+
+    def _pack(self, input: Tensor) -> tuple[Tensor, list[int]]:
+        """Weights in the order that oneDNN likes for such an input, and the padding that belongs to them; kept for the next one."""
+        packed = self.packed
+        if packed is None or packed.shape != input.shape:
+            weight, padding = self.conv.evenly_padded(input.shape)
+            layout = padding, self.conv.stride, self.conv.dilation, self.conv.groups, input.shape
+            packed = self.packed = Packed(input.shape, torch.ops.mkldnn._reorder_convolution_weight(weight, *layout), padding)
+        return packed.weight, packed.padding
+
+
+class Packed(NamedTuple):
+    """What a convolution needs for inputs of one shape.
+
+    Attributes:
+        shape: the shape.
+        weight: weights in oneDNN's own layout.
+        padding: zeros above and below, left and right.
+    """
+
+    shape: torch.Size
+    weight: Tensor
+    padding: list[int]
 
 
 def fold(network: nn.Module) -> None:

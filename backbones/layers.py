@@ -70,6 +70,17 @@ class Conv2d(nn.Conv2d):
         (top, bottom), (left, right) = (self._padding(size, axis) for axis, size in enumerate(input.shape[-2:]))
         return F.pad(input, (left, right, top, bottom))
 
+    def evenly_padded(self, shape: torch.Size) -> tuple[Tensor, list[int]]:
+        """Returns weights and even padding (rows, columns) that convolve (B, C, H, W) inputs of a shape by the layer's rule.
+
+        Where an odd zero goes to the bottom or the right, the kernel gets a row or column of zeros in front, which sees the zero that an
+        even padding adds there: much cheaper than a padded copy of the input. For kernels without dilation.
+        """
+        sides = [self._padding(size, axis) for axis, size in enumerate(shape[-2:])]
+        odd = [after - before for before, after in sides]
+        weight = F.pad(self.weight, (odd[1], 0, odd[0], 0)).contiguous(memory_format=torch.channels_last) if any(odd) else self.weight
+        return weight, [after for _, after in sides]
+
     def _padding(self, size: int, axis: int) -> tuple[int, int]:
         stride, reach = self.stride[axis], (self.kernel_size[axis] - 1) * self.dilation[axis]
         if not self.pads_asymmetrically:

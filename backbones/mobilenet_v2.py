@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from backbones.base import Tap, select_taps
 from backbones.chain import ChainBackbone
+from backbones.folding import FoldedConv
 from backbones.layers import Layers, Padding, check_width
 from backbones.weights import load_weights
 
@@ -51,9 +52,13 @@ class InvertedResidual(nn.Module):
 
     def reduce(self, features: Tensor, expanded: Tensor) -> Tensor:
         """The rest of the block: (B, t C, H, W) -> (B, C', H / stride, W / stride)."""
-        for block in list(self.conv)[self.expansion_blocks :]:
+        *blocks, projection, norm = list(self.conv)[self.expansion_blocks :]
+        for block in blocks:
             expanded = block(expanded)
-        return features + expanded if self.has_shortcut else expanded
+        if self.has_shortcut and isinstance(projection, FoldedConv):
+            return projection.plus(expanded, features)
+        projected: Tensor = norm(projection(expanded))
+        return features + projected if self.has_shortcut else projected
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H / stride, W / stride)."""

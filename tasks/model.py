@@ -82,8 +82,14 @@ class TaskModel(nn.Module, ABC):
 
     def normalise(self, images: Tensor) -> Tensor:
         """Turns (B, 3, H, W) RGB, uint8 in 0..255 or float in 0..1, into what the backbone takes."""
-        pixels = images.float() / 255 if images.dtype == torch.uint8 else images
-        return (pixels - self.mean) / self.std
+        if images.dtype != torch.uint8:
+            return (images - self.mean) / self.std
+        if torch.compiler.is_compiling() or not images.is_contiguous(memory_format=torch.channels_last):
+            return (images.float() / 255 - self.mean) / self.std
+        # The same in place and by whole rows, as torch is slow where only three values lie side by side.
+        rows = images.permute(0, 2, 3, 1).flatten(2).float()
+        mean, std = (value.flatten().repeat(images.shape[3]) for value in (self.mean, self.std))
+        return rows.div_(255).sub_(mean).div_(std).view(images.shape[0], *images.shape[2:], 3).permute(0, 3, 1, 2)
 
     def describe(self) -> dict[str, Any]:
         """Returns plain values from which `from_checkpoint` builds the same architecture.

@@ -134,7 +134,9 @@ class Segmenter(TaskModel):
     def _padded(self, image: Tensor, size: Sequence[int]) -> Tensor:
         """(1, 3, height, width) normalised image, padded with the mean colour on the right and at the bottom."""
         height, width = image.shape[1:]
-        return F.pad(self.normalise(image[None]), (0, size[1] - width, 0, size[0] - height))
+        canvas = self.mean.new_zeros(1, *size, 3).permute(0, 3, 1, 2)
+        canvas[:, :, :height, :width] = self.normalise(image[None])
+        return canvas
 
     def _whole(self, images: Sequence[Tensor], enlarge: bool) -> list[Tensor]:
         """Looks at whole images, each at the top left of the input."""
@@ -158,8 +160,9 @@ class Segmenter(TaskModel):
         if share == 1 or (share > 1 and not enlarge):
             return image
         size = [max(round(side * share), 1) for side in image.shape[1:]]
-        fitted = F.interpolate(image[None].float(), size, mode="bilinear", antialias=True)[0]
-        return fitted.round().clamp(0, 255).to(torch.uint8)
+        pixels = image[None] if image.device.type == "cpu" else image[None].float()  # only CPUs interpolate integers, and round at once
+        fitted = F.interpolate(pixels, size, mode="bilinear", antialias=True)[0]
+        return fitted if fitted.dtype == torch.uint8 else fitted.round().clamp(0, 255).to(torch.uint8)
 
     def _probabilities(self, pixels: Tensor) -> Tensor:
         """(B, K, H, W) probabilities of normalised images, averaged over scales and mirror images."""

@@ -8,6 +8,7 @@ from torch import nn
 
 from backbones import Backbone, MobileNetV1, MobileNetV2
 from backbones.folding import fold
+from backbones.layers import Conv2d
 from heads import LRASPP, SSD, DeepLabV3, SSDLite
 from tasks.detect.model import Detector
 from tasks.segment.model import Segmenter
@@ -73,3 +74,37 @@ def test_without_the_fused_operator(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("backbones.folding._has_fused_operator", lambda input: False)
         for one, two in zip(plain.values(), network(images).values(), strict=True):
             assert torch.allclose(one, two, rtol=1e-4, atol=1e-4)
+
+
+def test_inputs_of_changing_shapes() -> None:
+    network = MobileNetV2(width_mult=0.35, padding="same")
+    settle(network)
+    folded = deepcopy(network).to(memory_format=torch.channels_last)
+    fold(folded)
+    with torch.no_grad():
+        for shape in [(1, 3, 64, 64), (3, 3, 64, 64), (1, 3, 33, 70), (1, 3, 1, 2), (1, 3, 64, 64)]:
+            images = torch.rand(shape)
+            for one, two in zip(network(images).values(), deepcopy(folded)(images).values(), strict=True):
+                assert torch.allclose(one, two, rtol=1e-4, atol=1e-4 * one.abs().max().item())
+            folded(images)
+
+
+def test_features_outlive_the_shortcuts_that_are_added_to_them() -> None:
+    network = MobileNetV2([f"layer{number}" for number in range(1, 19)], width_mult=0.35)
+    settle(network)
+    folded = deepcopy(network).to(memory_format=torch.channels_last)
+    fold(folded)
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        for name, one in network(images).items():
+            assert torch.allclose(one, folded(images)[name], rtol=1e-4, atol=1e-4 * one.abs().max().item()), name
+
+
+@pytest.mark.parametrize(("stride", "dilation", "kernel"), [(2, 1, 3), (2, 1, 5), (3, 1, 3), (2, 2, 3), (2, 3, 3), (2, 1, 1)])
+@pytest.mark.parametrize("size", [(7, 8), (9, 9), (12, 10), (1, 3)])
+def test_odd_padding_without_a_copy(stride: int, dilation: int, kernel: int, size: tuple[int, int]) -> None:
+    conv = Conv2d(4, 4, kernel, stride, dilation, groups=4, padding_rule="same").requires_grad_(False)
+    chain = nn.Sequential(deepcopy(conv), nn.ReLU())
+    fold(chain)
+    features = torch.randn(2, 4, *size)
+    torch.testing.assert_close(chain(features), conv(features).relu())

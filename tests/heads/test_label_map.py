@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from backbones import Tap
 from heads import DeepLabV3
-from heads.label_map import interpolation, label_map
+from heads.label_map import label_map, patches, positions
 
 both_alignments = pytest.mark.parametrize("align_corners", [False, True])
 
@@ -50,19 +50,36 @@ def test_resized_content_equals_sampling_at_each_pixel(content: tuple[int, int],
 
 def test_doubled_content_by_hand() -> None:
     # Content 32 pixels high of cells 32 high, for 64 original rows: rows 0 and 1 lie at -.25 and .25 of the content's.
-    weights = interpolation(32, 32, 32, 64, False)
-    assert weights[:4, :3].tolist() == [[1, 0, 0], [0.75, 0.25, 0], [0.25, 0.75, 0], [0, 0.75, 0.25]]
-    assert weights[-1].tolist() == [0] * 31 + [1]
+    low, share = positions(32, 32, 32, 64, False)
+    assert low[:4].tolist() == [0, 0, 0, 1]
+    assert share[:4].tolist() == [0, 0.25, 0.75, 0.25]
+    assert (low[-1], share[-1]) == (30, 1)
 
 
 @both_alignments
 @pytest.mark.parametrize("cells", [1, 2, 7, 33])
-def test_weights_of_every_pixel_sum_to_one(cells: int, align_corners: bool) -> None:
+def test_every_pixel_lies_between_two_cells(cells: int, align_corners: bool) -> None:
     for input_size, content, image in [(97, 97, 97), (97, 60, 480), (513, 513, 375), (1, 1, 1), (16, 1, 5)]:
-        weights = interpolation(cells, input_size, content, image, align_corners)
-        assert weights.shape == (image, cells)
-        assert (weights >= 0).all()
-        torch.testing.assert_close(weights.sum(dim=1), torch.ones(image))
+        low, share = positions(cells, input_size, content, image, align_corners)
+        assert len(low) == len(share) == image
+        assert ((low >= 0) & (low <= max(cells - 2, 0))).all()
+        assert ((share >= 0) & (share <= 1)).all()
+        found = patches(cells, input_size, content, image, align_corners, torch.device("cpu"))
+        assert sorted(found.pixels[found.used].unique().tolist()) == list(range(image))
+        assert torch.equal(low[found.pixels[found.used]], found.used.nonzero().expand(-1, found.pixels.shape[1]))
+
+
+def test_class_that_is_best_at_no_corner_wins_between_them() -> None:
+    # Three quarters of the way along, classes 0 and 1 score .25 and .75; half way, .5 each, while class 2 scores .6 everywhere.
+    scores = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]], [[0.6, 0.6]]])
+    assert label_map(scores, (1, 9), (1, 9), (1, 9), True).tolist() == [[0, 0, 0, 0, 2, 1, 1, 1, 1]]
+
+
+def test_few_scores_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, sizes = torch.randn(5, 9, 7), ((97, 65), (90, 65), (200, 301))
+    whole = label_map(scores, *sizes, False)
+    monkeypatch.setattr("heads.label_map.SCORES", 1)
+    assert torch.equal(label_map(scores, *sizes, False), whole)
 
 
 def test_padding_is_never_seen_past_the_last_cell_of_the_content() -> None:

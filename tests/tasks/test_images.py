@@ -248,6 +248,16 @@ def test_resize_takes_height_then_width() -> None:
     assert (resized[:, 5:] == 200).all()
 
 
+@pytest.mark.parametrize("size", [(5, 8), (60, 31), (17, 90)])
+def test_resizing_is_pillows_filter(size: tuple[int, int]) -> None:
+    image = noise(40, 50)
+    theirs = np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+    ours = resize_image(image, size)
+    assert ours.shape == theirs.shape
+    assert ours.flags.c_contiguous
+    assert np.abs(ours.astype(int) - theirs).max() <= 1
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for name in ("b.jpg", "a.PNG", "notes.txt", "deep/c.webp", "deep/er/d.jpeg"):

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.optim import SGD
 
 from heads import Targets
-from tasks.bench import peers
+from tasks.bench import training_peers as peers
 from tasks.bench.race import Race
 from tasks.bench.roofline import convolutions
 from tasks.detect.data.base import Batch as BoxBatch

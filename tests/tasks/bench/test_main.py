@@ -22,7 +22,7 @@ def detector(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     model = Detector(MobileNetV2(width_mult=0.35), partial(SSDLite, anchors="torchvision"), ["a", "b", "c"], (96, 96))
     for layer in model.head.class_layers:
-        torch.nn.init.normal_(layer[1].weight, std=0.3)
+        torch.nn.init.normal_(layer[1].weight, std=0.03)
     model.save(tmp_path / "detector.safetensors")
     return tmp_path / "detector.safetensors"
 

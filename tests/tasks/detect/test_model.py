@@ -192,3 +192,13 @@ def test_weights_of_another_architecture_are_named(detector: Detector, tmp_path:
         torch.save({"detector": detector.describe(), "state_dict": weights}, tmp_path / name)
         with pytest.raises(ValueError, match=name):
             Detector.from_checkpoint(tmp_path / name)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 7)])
+def test_normalised_alike_in_any_order_of_memory(detector: Detector, size: tuple[int, int]) -> None:
+    images = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
+    turned = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    expected = (images.float() / 255 - detector.mean) / detector.std
+    assert torch.equal(detector.normalise(images), expected)
+    assert torch.equal(detector.normalise(turned), expected)
+    assert torch.equal(images, turned)  # left as they are

@@ -1,0 +1,251 @@
+"""Networks and whole ways from a JPEG file to boxes or masks: the peers, our models in torch, and our exported files."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from backbones import MobileNetV2
+from backbones.folding import fold
+from heads import Detections
+from tasks.bench import peers
+from tasks.bench.parts.postprocess import RULES
+from tasks.bench.race import Race
+from tasks.detect.model import Detector
+from tasks.export.files import write_onnx, write_openvino
+from tasks.export.graphs import DetectionGraph, SegmentationGraph
+from tasks.model import TaskModel
+from tasks.segment.model import Segmenter
+
+Model = TypeVar("Model", bound=TaskModel)
+
+DETECTION_PEER, SEGMENTATION_PEER = next(iter(peers.DETECTORS)), next(iter(peers.SEGMENTERS))
+BATCHES = (1, 8)
+# Images of the race between feature extractors.
+FEATURES_SIZE = 224
+# Rounding may move boxes by so many pixels, scores by so much, and the classes of such a share of the pixels.
+PIXELS, SCORE, SHARE = 0.5, 1e-3, 1e-3
+# Detections are compared from this score on, of bfloat16 from the second: near thresholds rounding decides which are there.
+COMPARED = (0.01, 0.3)
+
+
+class Own(NamedTuple):
+    """Our model in one form.
+
+    Attributes:
+        model: it.
+        rounded: whether it computes in bfloat16, so that results differ by more than float32's rounding.
+    """
+
+    model: Any
+    rounded: bool = False
+
+
+def races(detector: Path, segmenter: Path, images: Sequence[Path], size: int = 320, tflite: Path | None = None) -> Iterator[Race]:
+    """Yields the races.
+
+    Args:
+        detector: checkpoint of a trained detector; an untrained one scores everything alike.
+        segmenter: checkpoint of a segmenter, on whose input size the peers run too.
+        images: JPEG files to run on.
+        size: height and width of the detectors' input; torchvision's knows 320 only.
+        tflite: a TensorFlow Lite segmenter that takes uint8 pixels.
+
+    Raises:
+        ValueError: a file cannot be read, or our model has other results in another form.
+    """
+    yield _features()
+    with tempfile.TemporaryDirectory() as folder:
+        found = Detector.from_checkpoint(detector)
+        found.size, found.head.suppression = (size, size), RULES["evaluation"]
+        yield from _detection(found, images, Path(folder))
+        yield from _segmentation(Segmenter.from_checkpoint(segmenter), images, tflite, Path(folder))
+
+
+def _features() -> Race:
+    import timm
+
+    theirs = timm.create_model("mobilenetv2_100", features_only=True, pretrained=False).eval()
+    ours = MobileNetV2(["layer3", "layer4", "layer7", "layer14", "layer18"]).eval()
+    folded = deepcopy(ours).to(memory_format=torch.channels_last)
+    fold(folded)
+    images = torch.rand(1, 3, FEATURES_SIZE, FEATURES_SIZE)
+    turned = images.contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        pairs = zip(ours(images).values(), folded(turned).values(), strict=True)
+        apart = max(float((one - two).abs().max() / one.abs().max()) for one, two in pairs)
+    if apart > SCORE:
+        raise ValueError(f"features change by {apart} of the largest value when folded")
+    calls: dict[str, Callable[[], Any]] = {"timm": lambda: theirs(images), "eager": lambda: ours(images), "folded": lambda: folded(turned)}
+    return Race(
+        f"features of MobileNetV2, {FEATURES_SIZE} x {FEATURES_SIZE}",
+        "images",
+        1,
+        "timm",
+        {name: _without_gradients(call) for name, call in calls.items()},
+        f"eager and folded, up to {apart:.0e} of the largest value",
+    )
+
+
+def _without_gradients(call: Callable[[], Any]) -> Callable[[], Any]:
+    return torch.inference_mode()(call)
+
+
+def _detection(plain: Detector, images: Sequence[Path], folder: Path) -> Iterator[Race]:
+    others = peers.installed(peers.DETECTORS, len(plain.class_names), plain.size[0])
+    own = _forms(plain, DetectionGraph(plain), lambda batch: (batch,), folder / "detector")
+    expected = [plain.predict(image) for image in images]
+    equal = _compared(own, images, lambda form, image, number: _apart(expected[number], form.model.predict(image), COMPARED[form.rounded]))
+    for batch in BATCHES:
+        yield _networks(f"detector's network, batch {batch}", plain.size, batch, others, own, DETECTION_PEER, lambda model: model)
+    yield _results("JPEG to boxes", images, {name: peer.result for name, peer in others.items()}, own, DETECTION_PEER, equal)
+
+
+def _segmentation(plain: Segmenter, images: Sequence[Path], tflite: Path | None, folder: Path) -> Iterator[Race]:
+    others = peers.installed(peers.SEGMENTERS, len(plain.class_names), plain.size[0])
+    results = {name: peer.result for name, peer in others.items()}
+    if tflite is not None:
+        try:
+            results["TensorFlow Lite"] = peers.tensorflow_lite(tflite, torch.get_num_threads())
+        except ImportError as error:
+            print(f"TensorFlow Lite is left out: {error}")
+    own = _forms(plain, SegmentationGraph(plain), lambda batch: (batch, _sizes(batch, plain.size)), folder / "segmenter")
+    expected = [plain.predict(image) for image in images]
+    equal = _compared(own, images, lambda form, image, number: _share(expected[number], form.model.predict(image)))
+    for batch in BATCHES:
+        yield _networks(f"segmenter's network, batch {batch}", plain.size, batch, others, own, SEGMENTATION_PEER, _cells)
+    yield _results("JPEG to mask", images, results, own, SEGMENTATION_PEER, equal)
+
+
+def _sizes(batch: Tensor, size: tuple[int, int]) -> Tensor:
+    return torch.tensor([size] * len(batch))
+
+
+def _cells(model: Segmenter) -> Callable[[Tensor], Any]:
+    """The network without upsampling and maps."""
+    if model.engine is not None:
+        return lambda images: model._run_engine(images, _sizes(images, model.size))
+    return lambda images: model._cells(model.normalise(images))
+
+
+def _forms(plain: Model, graph: Any, inputs: Callable[[Tensor], tuple[Tensor, ...]], path: Path) -> dict[str, Own]:
+    """Our model eager, optimised and exported."""
+    example = inputs(torch.zeros(2, *plain.size, 3, dtype=torch.uint8))
+    onnx, openvino, threads, cls = path.with_suffix(".onnx"), path.with_suffix(".xml"), torch.get_num_threads(), type(plain)
+    write_onnx(graph, example, onnx)
+    write_openvino(graph, example, openvino)
+    forms = {
+        "eager": Own(plain),
+        "optimize()": Own(deepcopy(plain).optimize()),
+        "ONNX Runtime": Own(cls.from_exported(onnx, threads)),
+        "OpenVINO": Own(cls.from_exported(openvino, threads)),
+        "OpenVINO bf16": Own(cls.from_exported(openvino, threads, "bf16"), True),
+    }
+    for form in forms.values():
+        if isinstance(plain, Detector):
+            form.model.head.suppression = plain.head.suppression
+    return forms
+
+
+def _compared(own: Mapping[str, Own], images: Sequence[Path], apart: Callable[[Own, Path, int], "Apart"]) -> str:
+    """Says how far results of all forms are from those of the eager one.
+
+    Raises:
+        ValueError: by more than rounding.
+    """
+    texts = []
+    for name, form in list(own.items())[1:]:
+        found = [apart(form, image, number) for number, image in enumerate(images)]
+        worst = Apart(*(max(values) for values in zip(*found, strict=True)))
+        if not form.rounded and not worst.is_rounding():
+            raise ValueError(f"{name} has other results than eager: {worst}")
+        texts.append(f"{name} {worst}")
+    return "up to, from eager: " + "; ".join(texts)
+
+
+class Apart(NamedTuple):
+    """Largest differences of two results.
+
+    Attributes:
+        pixels: of a side of a box.
+        score: of a detection.
+        share: pixels of another class, in all pixels.
+    """
+
+    pixels: float = 0.0
+    score: float = 0.0
+    share: float = 0.0
+
+    def is_rounding(self) -> bool:
+        """Whether rounding alone explains them."""
+        return self.pixels <= PIXELS and self.score <= SCORE and self.share <= SHARE
+
+    def __str__(self) -> str:
+        """The differences in words."""
+        return f"{self.share:.2%} of the pixels" if self.share else f"{self.pixels:.3f} pixels and {self.score:.1e} of a score"
+
+
+def _apart(ours: Detections, theirs: Detections, least: float) -> Apart:
+    pairs = [_nearest(ours, theirs, least), _nearest(theirs, ours, least)]
+    return Apart(max(pair.pixels for pair in pairs), max(pair.score for pair in pairs))
+
+
+def _nearest(ours: Detections, theirs: Detections, least: float) -> Apart:
+    """Differences of our detections that score more than `least`, each from the one most like it among the others."""
+    clear = ours.scores > least
+    if not clear.any():
+        return Apart()
+    if not len(theirs.scores):
+        return Apart(torch.inf, float(ours.scores.max()))
+    pixels = (ours.boxes[clear][:, None] - theirs.boxes).abs().amax(dim=2)
+    scores = (ours.scores[clear][:, None] - theirs.scores).abs()
+    unlike = (pixels / PIXELS).maximum(scores / SCORE) + 1e9 * (ours.labels[clear][:, None] != theirs.labels)
+    nearest = unlike.argmin(dim=1, keepdim=True)
+    return Apart(float(pixels.gather(1, nearest).max()), float(scores.gather(1, nearest).max()))
+
+
+def _share(ours: Tensor, theirs: Tensor) -> Apart:
+    return Apart(share=float((ours != theirs).float().mean()))
+
+
+def _networks(
+    title: str,
+    size: tuple[int, int],
+    batch: int,
+    others: Mapping[str, peers.Peer],
+    own: Mapping[str, Own],
+    peer: str,
+    network: Callable[[Any], Callable[[Tensor], Any]],
+) -> Race:
+    """A race between networks; ours take uint8 pixels and normalise them."""
+    floats = torch.rand(batch, 3, *size)
+    pixels = torch.randint(0, 256, (batch, *size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    calls: dict[str, Callable[[], Any]] = {name: _bound(other.network, floats) for name, other in others.items()}
+    calls |= {name: _bound(network(form.model), pixels) for name, form in own.items()}
+    calls = {name: _without_gradients(call) for name, call in calls.items()}
+    return Race(f"{title}, {size[0]} x {size[1]}", "images", batch, _present(peer, calls), calls, "as in the race below from files")
+
+
+def _results(
+    title: str, images: Sequence[Path], others: Mapping[str, Callable[[Path], Any]], own: Mapping[str, Own], peer: str, equal: str
+) -> Race:
+    calls = {name: _over(images, call) for name, call in others.items()}
+    calls |= {name: _over(images, form.model.predict) for name, form in own.items()}
+    calls = {name: _without_gradients(call) for name, call in calls.items()}
+    return Race(title, "images", len(images), _present(peer, calls), calls, equal)
+
+
+def _bound(network: Callable[[Tensor], Any], images: Tensor) -> Callable[[], Any]:
+    return lambda: network(images)
+
+
+def _over(images: Sequence[Path], call: Callable[[Path], Any]) -> Callable[[], Any]:
+    return lambda: [call(image) for image in images]
+
+
+def _present(peer: str, calls: Mapping[str, Any]) -> str:
+    return peer if peer in calls else next(iter(calls))
