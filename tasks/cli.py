@@ -31,7 +31,7 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
 class TaskCLI(LightningCLI):
-    """One task's command line: fit, validate, test, predict and check.
+    """One task's command line: fit, validate, test, check, and functions such as predict.
 
     `fit` and `check` without `--config` take the task's default config; `validate` and `test` of a run's checkpoint use that run's config.
 
@@ -39,7 +39,7 @@ class TaskCLI(LightningCLI):
         task: name of the task, of its folder under `configs` and under the folder of runs.
         default_config: name of the config that `fit` uses where none is given.
         monitor: the figure that picks `best.ckpt`, larger is better.
-        predict: function that the subcommand `predict` calls with its arguments.
+        functions: further subcommands, each called by the function's name with its arguments.
         describe: returns what the subcommand `check` says of the task's data, see `tasks.check.check`.
         module_class: the training module.
         data_class: base class of the data sets.
@@ -51,13 +51,14 @@ class TaskCLI(LightningCLI):
         task: str,
         default_config: str,
         monitor: str,
-        predict: Callable[..., None],
+        functions: Sequence[Callable[..., None]],
         describe: Describe,
         module_class: type[TaskModule],
         data_class: type[L.LightningDataModule],
         args: Sequence[str] | None = None,
     ) -> None:
-        self.task, self.monitor, self.predict_function, self.describe = task, monitor, predict, describe
+        self.task, self.monitor, self.describe = task, monitor, describe
+        self.functions = {function.__name__: function for function in functions}
         self.plain_model, self.data_class = module_class.model_class, data_class
         taken: Any = data_class  # a TaskData, but mypy takes no abstract class for an argument's type
         self.linked, self.example = taken.linked, taken.example
@@ -77,7 +78,7 @@ class TaskCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """The subcommands that run the trainer; `predict` and `check` are added beside them."""
+        """The subcommands that run the trainer; `check` and functions are added beside them."""
         return {name: skipped for name, skipped in LightningCLI.subcommands().items() if name != "predict"}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -98,11 +99,11 @@ class TaskCLI(LightningCLI):
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         super()._add_subcommands(parser, **kwargs)
-        predict_parser = LightningArgumentParser()
-        predict_parser.add_function_arguments(self.predict_function)
-        summary = (self.predict_function.__doc__ or "").splitlines()[0]
         actions: Any = parser._subcommands_action
-        actions.add_subcommand("predict", predict_parser, help=summary)
+        for name, function in self.functions.items():
+            function_parser = LightningArgumentParser()
+            function_parser.add_function_arguments(function)
+            actions.add_subcommand(name, function_parser, help=(function.__doc__ or "").splitlines()[0])
         summary = "Look for faults in the data set that `fit` would train on."
         self._subcommand_parsers["check"] = super()._prepare_subcommand_parser(L.Trainer, "fit", description=summary)
         actions.add_subcommand("check", self._subcommand_parsers["check"], help=summary)
@@ -208,7 +209,7 @@ class TaskCLI(LightningCLI):
             self.run_folder = run or latest_run_folder(base)
 
     def instantiate_classes(self) -> None:
-        """Builds data, model and trainer; `check` needs no trainer, `predict` none of them.
+        """Builds data, model and trainer; `check` needs no trainer, functions none of them.
 
         Raises:
             ValueError: they cannot be built; one sentence says why, whatever was raised.
@@ -269,8 +270,8 @@ class TaskCLI(LightningCLI):
         return kwargs | {"ckpt_path": self.checkpoint}
 
     def _run_subcommand(self, subcommand: str) -> None:
-        if subcommand == "predict":
-            self.predict_function(**self.config["predict"].as_dict())
+        if subcommand in self.functions:
+            self.functions[subcommand](**self.config[subcommand].as_dict())
         elif subcommand == "check":
             sys.exit(int(check(self.datamodule, self.model, self.run_folder, self.describe) > 0))
         else:

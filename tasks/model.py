@@ -91,6 +91,15 @@ class TaskModel(nn.Module, ABC):
         mean, std = (value.flatten().repeat(images.shape[3]) for value in (self.mean, self.std))
         return rows.div_(255).sub_(mean).div_(std).view(images.shape[0], *images.shape[2:], 3).permute(0, 3, 1, 2)
 
+    def resize(self, size: Sequence[int]) -> None:
+        """Sets height and width of the network's input.
+
+        Raises:
+            ValueError: they are not possible.
+        """
+        _check_input(size, self.mean.flatten().tolist(), self.std.flatten().tolist())
+        self.size = (int(size[0]), int(size[1]))
+
     def describe(self) -> dict[str, Any]:
         """Returns plain values from which `from_checkpoint` builds the same architecture.
 
@@ -111,7 +120,12 @@ class TaskModel(nn.Module, ABC):
 
         Args:
             path: the file: .safetensors, or any other ending for torch's format.
+
+        Raises:
+            ValueError: an exported file computes in its place.
         """
+        if self.engine is not None:
+            raise ValueError(f"{path}: a model that {self.engine.path} computes has no weights of its own to save")
         weights = {f"model.{name}": value for name, value in self.state_dict().items()}
         save_checkpoint({self.kind: self.describe(), "state_dict": weights, "pytorch-lightning_version": L.__version__}, path)
 
@@ -175,8 +189,16 @@ class TaskModel(nn.Module, ABC):
             ValueError: the file cannot be read, its runtime is not installed, or it holds another kind of model or other outputs.
         """
         engine = load_engine(path, threads, precision)
-        stored = description({engine.metadata["kind"]: engine.metadata["model"]}, cls.kind, path)
-        return cls._built(stored).run_by(engine).eval()
+        stored = description({str(engine.metadata["kind"]): engine.metadata["model"]}, cls.kind, path)
+        try:
+            with torch.device("meta"):  # takes no memory, however large what is described
+                described = sum(parameter.numel() for parameter in cls._built(stored).parameters())
+            if described > engine.size:
+                raise ValueError(f"describes {described:,} parameters, but has {engine.size:,} bytes")
+            model = cls._built(stored)
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(f"{path}: {error}") from error
+        return model.run_by(engine).eval()
 
     def optimize(self) -> Self:
         """Makes inference faster, in place: batch norms and activations are folded into convolutions, and memory is in channels_last order.
@@ -205,8 +227,10 @@ class TaskModel(nn.Module, ABC):
         """Runs the exported file on (B, 3, H, W) uint8 images."""
         if images.dtype != torch.uint8:
             raise ValueError(f"images are {images.dtype}; accepted by an exported file: uint8")
-        found = self.engine(pixels_last(images), *(other.numpy() for other in others))  # type: ignore[misc]
-        return [torch.from_numpy(array) for array in found]
+        if images.shape[2:] != self.size:
+            raise ValueError(f"images are {list(images.shape[2:])} pixels high and wide; accepted by the exported file: {list(self.size)}")
+        found = self.engine(pixels_last(images), *(other.cpu().numpy() for other in others))  # type: ignore[misc]
+        return [torch.from_numpy(array).to(images.device) for array in found]
 
     def load_weights(self, path: str | Path, strict: bool = True) -> None:
         """Takes the weights of a checkpoint that was made with the same or, unless `strict`, a similar architecture.

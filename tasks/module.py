@@ -13,6 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim import Optimizer
 
+from tasks.export.engines import Precision, load_engine
 from tasks.finite import OnNan, StepGuard, all_finite, check_state, report
 from tasks.model import TaskModel, description
 from tasks.optim import Schedule, parameter_groups
@@ -33,6 +34,8 @@ class TaskModule(L.LightningModule, ABC):
         weights: a checkpoint of the same task to start from, backbone and head.
         strict_weights: refuse one that lacks a parameter or has it in another shape, instead of naming what was skipped.
         on_nan: what follows a step whose loss or gradients are not finite: stop, or skip it and go on without what it changed.
+        engine: an exported file that computes in evaluations, instead of the checkpoint's weights.
+        engine_precision: what it computes in.
     """
 
     # The plain model that it wraps.
@@ -47,8 +50,11 @@ class TaskModule(L.LightningModule, ABC):
         weights: str | None,
         strict_weights: bool,
         on_nan: OnNan,
+        engine: str | None = None,
+        engine_precision: Precision = "f32",
     ) -> None:
         super().__init__()
+        self.engine, self.engine_precision = engine, engine_precision
         self.guard = StepGuard(on_nan)
         if weights is not None:
             model.load_weights(weights, strict_weights)
@@ -56,6 +62,17 @@ class TaskModule(L.LightningModule, ABC):
         self.optimizer, self.schedule = optimizer, schedule
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.model.to(memory_format=self.memory_format)
+
+    def setup(self, stage: str) -> None:
+        """Opens the exported file.
+
+        Raises:
+            ValueError: it cannot be read, is of another model, or is to be trained.
+        """
+        if self.engine is not None:
+            if stage == "fit":
+                raise ValueError(f"model.engine {self.engine} cannot be trained; accepted by validate and test")
+            self.model.run_by(load_engine(self.engine, precision=self.engine_precision))
 
     def configure_optimizers(self) -> Any:
         """Builds the optimizer over two parameter groups and its schedule."""

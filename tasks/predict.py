@@ -4,11 +4,14 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from tasks.export.engines import EXPORTED
 from tasks.images import RGBImage, read_image
 from tasks.model import TaskModel
 from tasks.run_folder import run_folder_of
+
+Model = TypeVar("Model", bound=TaskModel)
 
 
 def output_folder(output: str | None, ckpt_path: str) -> Path:
@@ -29,6 +32,21 @@ def move(model: TaskModel, device: str) -> None:
         model.to(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def load(model_class: type[Model], path: str, device: str) -> Model:
+    """Opens a checkpoint on a device, see `move`, or an exported file, which runs on the CPU.
+
+    Raises:
+        ValueError: the file cannot be read, holds another kind of model, or the device cannot be used.
+    """
+    if Path(path).suffix not in EXPORTED:
+        model = model_class.from_checkpoint(path)
+        move(model, device)
+        return model
+    if device not in ("auto", "cpu"):
+        raise ValueError(f"device {device!r} cannot be used by the exported file {path}; accepted: auto, cpu")
+    return model_class.from_exported(path)
 
 
 def predict_files(

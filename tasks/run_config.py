@@ -16,7 +16,7 @@ log = logging.getLogger("lightning.pytorch")
 # What changes neither weights nor figures, or may be what a stopped run needs to go on.
 HARMLESS = (
     *("runs", "ckpt_path", "allow_changes", "checkpoint_minutes", "checkpoint_steps", "data.init_args.num_workers"),
-    "model.on_nan",
+    *("model.on_nan", "model.engine", "model.engine_precision"),
     *("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.enable_checkpointing", "trainer.num_sanity_val_steps"),
     *("trainer.logger", "trainer.log_every_n_steps", "trainer.default_root_dir", "trainer.profiler"),
 )

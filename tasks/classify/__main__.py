@@ -13,7 +13,7 @@ from tasks.command import run_command
 def main(args: Sequence[str] | None = None) -> None:
     """Runs the command line."""
     run_command(
-        lambda: TaskCLI("classify", "mobilenet_v2_shapes.yaml", "val/top1", predict, describe, ClassificationModule, ImageData, args)
+        lambda: TaskCLI("classify", "mobilenet_v2_shapes.yaml", "val/top1", (predict,), describe, ClassificationModule, ImageData, args)
     )
 
 

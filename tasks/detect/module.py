@@ -12,6 +12,7 @@ from tasks.detect.data import Batch
 from tasks.detect.metrics import CollectedDetections, Evaluation, evaluate
 from tasks.detect.model import Detector
 from tasks.detect.report import write_report
+from tasks.export.engines import Precision
 from tasks.finite import OnNan
 from tasks.metrics import MeanOverImages
 from tasks.model import IMAGENET_MEAN, IMAGENET_STD
@@ -38,6 +39,8 @@ class DetectionModule(TaskModule):
         weights: a detection checkpoint to start from, backbone and head.
         strict_weights: refuse one that lacks a parameter or has it in another shape, instead of naming what was skipped.
         on_nan: what follows a step whose loss or gradients are not finite: stop, or skip it and go on without what it changed.
+        engine: an exported file (.onnx, or OpenVINO's .xml) that computes in place of the checkpoint's weights in `validate` and `test`.
+        engine_precision: `f32`, or `bf16` for OpenVINO.
     """
 
     model_class = Detector
@@ -56,9 +59,12 @@ class DetectionModule(TaskModule):
         weights: str | None = None,
         strict_weights: bool = True,
         on_nan: OnNan = "stop",
+        engine: str | None = None,
+        engine_precision: Precision = "f32",
     ) -> None:
         super().__init__(
-            Detector(backbone, head, class_names, size, mean, std), optimizer, schedule, channels_last, weights, strict_weights, on_nan
+            Detector(backbone, head, class_names, size, mean, std),
+            *(optimizer, schedule, channels_last, weights, strict_weights, on_nan, engine, engine_precision),
         )
         self.evaluation: Evaluation | None = None
         self.shown: list[tuple[Tensor, Detections, Tensor, Tensor]] = []
@@ -107,8 +113,8 @@ class DetectionModule(TaskModule):
         for name, value in self.evaluation.figures.items():
             self.log_figure(name, value, prog_bar=name == "AP")
         if folder := self.report_folder:
-            facts = {"images": seen.numel(), "checkpoint": self.trainer.ckpt_path, "classes_left_out": annotations.left_out}
-            facts["images_left_out"] = self.data.images_left_out
+            facts = {"images": seen.numel(), "checkpoint": self.trainer.ckpt_path, "engine": self.engine}
+            facts |= {"classes_left_out": annotations.left_out, "images_left_out": self.data.images_left_out}
             write_report(folder, self.evaluation, self.shown, facts)
 
     on_test_epoch_start = on_validation_epoch_start

@@ -19,7 +19,7 @@ def predict(
     names and scores. A file that cannot be read is named and skipped, and the exit code is then 1.
 
     Args:
-        ckpt_path: a run's checkpoint, or a file that Detector.save wrote.
+        ckpt_path: a run's checkpoint, or a file that Detector.save wrote, or one of `export` (.onnx, or OpenVINO's .xml).
         images: files, folders (searched through) and patterns such as 'photos/*.jpg'.
         output: folder for the results; by default `predict` in the run's folder, or `predictions`.
         score_threshold: least score in 0..1 of what is drawn and written.
@@ -31,11 +31,10 @@ def predict(
     from tasks.detect.report import draw_detections
     from tasks.images import find_images
     from tasks.pictures import write_png
-    from tasks.predict import move, output_folder, predict_files
+    from tasks.predict import load, output_folder, predict_files
 
     files = find_images([images] if isinstance(images, str) else images)
-    detector = Detector.from_checkpoint(ckpt_path)
-    move(detector, device)
+    detector = load(Detector, ckpt_path, device)
     folder = output_folder(output, ckpt_path)
 
     def one(pixels: RGBImage, name: str) -> dict[str, Any]:

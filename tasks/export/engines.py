@@ -1,5 +1,6 @@
 """Running exported files."""
 
+import importlib
 import json
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -14,6 +15,9 @@ Precision = Literal["f32", "bf16"]
 # Under this key a file says what it holds: the model's description, its kind of outputs and its sizes, as JSON.
 METADATA = "mobiletap"
 
+# Endings of ONNX Runtime's and OpenVINO's files.
+EXPORTED = (".onnx", ".xml")
+
 
 class Engine(ABC):
     """Runs one exported file on the CPU.
@@ -21,10 +25,12 @@ class Engine(ABC):
     Attributes:
         path: the file.
         metadata: what it says of itself, see `tasks.export.files.metadata_of`.
+        size: bytes of the file, and of the one beside it that holds its weights.
     """
 
     path: Path
     metadata: dict[str, Any]
+    size: int
 
     @abstractmethod
     def __call__(self, *inputs: NDArray[Any]) -> Arrays:
@@ -37,8 +43,8 @@ class Engine(ABC):
             ValueError: there is none, as in files that others wrote.
         """
         try:
-            self.metadata = json.loads(text or "")
-        except ValueError as error:
+            self.metadata = {key: json.loads(text or "")[key] for key in ("kind", "outputs", "model")}
+        except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self.path}: does not say what it holds; accepted: files of the subcommand export") from error
 
 
@@ -54,7 +60,7 @@ class OnnxEngine(Engine):
     """
 
     def __init__(self, path: Path, threads: int = 0) -> None:
-        runtime = _import("onnxruntime")
+        runtime = imported("onnxruntime")
         self.path = path
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -62,7 +68,8 @@ class OnnxEngine(Engine):
         try:
             self.session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime has a class of its own for each reason
-            raise ValueError(f"{path}: cannot be read by ONNX Runtime: {_first_line(error)}") from error
+            raise ValueError(f"{path}: cannot be read by ONNX Runtime: {first_line(error)}") from error
+        self.size = path.stat().st_size
         self.inputs = [node.name for node in self.session.get_inputs()]
         self._read(self.session.get_modelmeta().custom_metadata_map.get(METADATA))
 
@@ -85,7 +92,7 @@ class OpenVinoEngine(Engine):
     """
 
     def __init__(self, path: Path, threads: int = 0, precision: Precision = "f32") -> None:
-        openvino = _import("openvino")
+        openvino = imported("openvino")
         self.path = path
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
         settings |= {"INFERENCE_NUM_THREADS": threads} if threads else {}
@@ -93,8 +100,9 @@ class OpenVinoEngine(Engine):
             model = openvino.Core().read_model(path)
             self.request = openvino.compile_model(model, "CPU", settings).create_infer_request()
         except RuntimeError as error:
-            raise ValueError(f"{path}: cannot be read by OpenVINO: {_first_line(error)}") from error
+            raise ValueError(f"{path}: cannot be read by OpenVINO: {first_line(error)}") from error
         self.outputs = len(model.outputs)
+        self.size = path.stat().st_size + path.with_suffix(".bin").stat().st_size
         self._read(model.get_rt_info(METADATA).astype(str) if model.has_rt_info(METADATA) else None)
 
     def __call__(self, *inputs: NDArray[Any]) -> Arrays:
@@ -115,7 +123,7 @@ def load_engine(path: str | Path, threads: int = 0, precision: Precision = "f32"
         ValueError: there is no such file, it cannot be read, or its runtime is not installed or cannot compute so.
     """
     path = Path(path)
-    if path.suffix not in (".onnx", ".xml") or not path.is_file():
+    if path.suffix not in EXPORTED or not path.is_file():
         raise ValueError(f"{path}: no such exported file; accepted: .onnx, or OpenVINO's .xml")
     if path.suffix == ".xml":
         return OpenVinoEngine(path, threads, precision)
@@ -124,16 +132,20 @@ def load_engine(path: str | Path, threads: int = 0, precision: Precision = "f32"
     return OnnxEngine(path, threads)
 
 
-def _import(package: str) -> Any:
-    import importlib
+def imported(package: str) -> Any:
+    """Imports a package of the extra `export`.
 
+    Raises:
+        ValueError: it is not installed.
+    """
     try:
         return importlib.import_module(package)
     except ImportError as error:
         raise ValueError(f"{package} is not installed; pip install 'mobiletap[export]' brings it") from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Returns the beginning of an error's message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 

@@ -9,7 +9,8 @@ from torchvision.ops import clip_boxes_to_image, nms
 from heads.boxes import decode
 from heads.ssd import SSDLite
 from tasks.detect.model import Detector
-from tasks.segment.model import Segmenter
+from tasks.images import RGBImage, resize_image
+from tasks.segment.model import Segmenter, cornered
 
 DetectionOutputs = Literal["raw", "decoded", "detections"]
 SegmentationOutputs = Literal["raw", "labels"]
@@ -45,6 +46,10 @@ class DetectionGraph(nn.Module):
             "decoded": ["boxes", "scores"],
             "detections": ["boxes", "scores", "labels"],
         }[self.outputs]
+
+    def inputs(self, pixels: RGBImage) -> tuple[Tensor]:
+        """Returns what `forward` takes of one (H, W, 3) image, as `Detector.predict` shows it to the network."""
+        return (torch.from_numpy(resize_image(pixels, self.model.size))[None],)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Takes (B, H, W, 3) uint8 RGB."""
@@ -86,6 +91,11 @@ class SegmentationGraph(nn.Module):
     def names(self) -> list[str]:
         """Names of the outputs, in order."""
         return ["logits"] if self.outputs == "raw" else ["labels"]
+
+    def inputs(self, pixels: RGBImage) -> tuple[Tensor, Tensor]:
+        """Returns what `forward` takes of one (H, W, 3) image, as `Segmenter.predict` shows it to the network."""
+        shown = self.model.fit(torch.from_numpy(pixels).permute(2, 0, 1), enlarge=True)
+        return cornered(shown, self.model.size).permute(0, 2, 3, 1), torch.tensor([shown.shape[1:]])
 
     def forward(self, images: Tensor, sizes: Tensor) -> Tensor:
         """Takes (B, H, W, 3) uint8 RGB, and the (B, 2) int64 heights and widths of their top left parts that show the image."""

@@ -62,6 +62,8 @@ class Segmenter(TaskModel):
         if not scales or not all(0 < scale <= 100 for scale in scales):
             raise ValueError(f"scales {list(scales)} are not possible; accepted: one or more positive numbers up to 100")
         self.scales, self.flip, self.sliding = tuple(float(scale) for scale in scales), flip, sliding
+        if self.engine is not None:
+            self._check_single_look()
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores every pixel.
@@ -72,7 +74,11 @@ class Segmenter(TaskModel):
         Returns:
             (B, K, H, W) logits.
         """
-        logits: Tensor = self.head.upsample(self._cells(self.normalise(images)), images.shape[2:])
+        if self.engine is not None:
+            (cells,) = self._run_engine(images, torch.tensor([images.shape[2:]] * len(images)))
+        else:
+            cells = self._cells(self.normalise(images))
+        logits: Tensor = self.head.upsample(cells, images.shape[2:])
         return logits
 
     def _cells(self, pixels: Tensor) -> Tensor:
@@ -123,9 +129,12 @@ class Segmenter(TaskModel):
         Raises:
             ValueError: it is of another model, or `segment` is to look at images more than once.
         """
+        self._check_single_look()
+        return super().run_by(engine)
+
+    def _check_single_look(self) -> None:
         if self.scales != (1.0,) or self.flip or self.sliding:
             raise ValueError("an exported file looks at whole images once; accepted: scales 1.0, no flip, no sliding")
-        return super().run_by(engine)
 
     def describe(self) -> dict[str, Any]:
         """Returns plain values from which `from_checkpoint` builds the same architecture, see `TaskModel.describe`."""
@@ -140,10 +149,10 @@ class Segmenter(TaskModel):
 
     def _whole(self, images: Sequence[Tensor], enlarge: bool) -> list[Tensor]:
         """Looks at whole images, each at the top left of the input."""
-        shown = [self._fit(image, enlarge) for image in images]
+        shown = [self.fit(image, enlarge) for image in images]
         contents, sizes = (torch.tensor([image.shape[1:] for image in group]) for group in (shown, images))
         if self.engine is not None:
-            (scores,) = self._run_engine(torch.cat([_cornered(image, self.size) for image in shown]), contents)
+            (scores,) = self._run_engine(torch.cat([cornered(image, self.size) for image in shown]), contents)
         else:
             pixels = torch.cat([self._padded(image, self.size) for image in shown])
             scores = self._cells(pixels) if self.scales == (1.0,) and not self.flip else self._probabilities(pixels)
@@ -154,8 +163,8 @@ class Segmenter(TaskModel):
         """Size at which an image fills the input, in sizes of its own."""
         return min(self.size[0] / image.shape[1], self.size[1] / image.shape[2])
 
-    def _fit(self, image: Tensor, enlarge: bool) -> Tensor:
-        """Makes a larger image fit into the input, keeping its sides' ratio; a smaller one too if wanted."""
+    def fit(self, image: Tensor, enlarge: bool) -> Tensor:
+        """Makes a larger (3, H, W) uint8 image fit into the input, keeping its sides' ratio; a smaller one too if wanted."""
         share = self._share(image)
         if share == 1 or (share > 1 and not enlarge):
             return image
@@ -192,8 +201,8 @@ class Segmenter(TaskModel):
         return (total / counts)[:, :height, :width].max(dim=0).indices.to(torch.uint8)
 
 
-def _cornered(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """(1, 3, height, width) image at the top left, with memory in the order of channels_last."""
+def cornered(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Returns a (1, 3, height, width) image with a (3, H, W) one at the top left, with memory in the order of channels_last."""
     canvas = image.new_zeros(1, *size, 3)
     canvas[0, : image.shape[1], : image.shape[2]] = image.permute(1, 2, 0)
     return canvas.permute(0, 3, 1, 2)

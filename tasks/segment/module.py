@@ -8,6 +8,7 @@ from torch.optim import SGD
 
 from backbones import Backbone, Tap
 from heads import IGNORE_INDEX, CrossEntropyLoss, DeepLabV3, SegmentationHead
+from tasks.export.engines import Precision
 from tasks.finite import OnNan
 from tasks.model import IMAGENET_MEAN, IMAGENET_STD
 from tasks.module import OptimizerBuilder, TaskModule
@@ -44,6 +45,8 @@ class SegmentationModule(TaskModule):
         weights: a segmentation checkpoint to start from, backbone and head.
         strict_weights: refuse one that lacks a parameter or has it in another shape, instead of naming what was skipped.
         on_nan: what follows a step whose loss or gradients are not finite: stop, or skip it and go on without what it changed.
+        engine: an exported file (.onnx, or OpenVINO's .xml) that computes in place of the checkpoint's weights in `validate` and `test`.
+        engine_precision: `f32`, or `bf16` for OpenVINO.
     """
 
     model_class = Segmenter
@@ -66,9 +69,11 @@ class SegmentationModule(TaskModule):
         weights: str | None = None,
         strict_weights: bool = True,
         on_nan: OnNan = "stop",
+        engine: str | None = None,
+        engine_precision: Precision = "f32",
     ) -> None:
         model = Segmenter(backbone, head, class_names, size, mean, std, scales, flip, sliding)
-        super().__init__(model, optimizer, schedule, channels_last, weights, strict_weights, on_nan)
+        super().__init__(model, optimizer, schedule, channels_last, weights, strict_weights, on_nan, engine, engine_precision)
         self.loss = loss or CrossEntropyLoss()
         self.evaluation: Evaluation | None = None
         self.shown: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -102,8 +107,8 @@ class SegmentationModule(TaskModule):
         for name, value in self.evaluation.figures.items():
             self.log_figure(name, value, prog_bar=name == "mIoU")
         if folder := self.report_folder:
-            facts = {"images": self.confusion.counted, "checkpoint": self.trainer.ckpt_path, "images_left_out": self.data.images_left_out}
-            write_report(folder, self.evaluation, self.shown, facts)
+            facts = {"images": self.confusion.counted, "checkpoint": self.trainer.ckpt_path, "engine": self.engine}
+            write_report(folder, self.evaluation, self.shown, facts | {"images_left_out": self.data.images_left_out})
 
     on_test_epoch_start = on_validation_epoch_start
     test_step = validation_step

@@ -24,7 +24,7 @@ def predict(
     exit code is then 1.
 
     Args:
-        ckpt_path: a run's checkpoint, or a file that Segmenter.save wrote.
+        ckpt_path: a run's checkpoint, or a file that Segmenter.save wrote, or one of `export` (.onnx, or OpenVINO's .xml).
         images: files, folders (searched through) and patterns such as 'photos/*.jpg'.
         output: folder for the results; by default `predict` in the run's folder, or `predictions`.
         scales: sizes at which to look at an image, in sizes of the network's input; by default the checkpoint's.
@@ -36,17 +36,16 @@ def predict(
 
     from tasks.images import find_images
     from tasks.pictures import add_legend, overlay, voc_palette, write_mask, write_png
-    from tasks.predict import move, output_folder, predict_files
+    from tasks.predict import load, output_folder, predict_files
     from tasks.segment.model import Segmenter
 
     files = find_images([images] if isinstance(images, str) else images)
-    segmenter = Segmenter.from_checkpoint(ckpt_path)
+    segmenter = load(Segmenter, ckpt_path, device)
     segmenter.set_looks(
         segmenter.scales if scales is None else scales,
         segmenter.flip if flip is None else flip,
         segmenter.sliding if sliding is None else sliding,
     )
-    move(segmenter, device)
     folder, names = output_folder(output, ckpt_path), segmenter.class_names
 
     def one(pixels: RGBImage, name: str) -> dict[str, Any]:
