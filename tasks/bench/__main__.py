@@ -11,7 +11,7 @@ from rich.console import Console
 from tasks.bench.race import run
 from tasks.command import run_command
 
-PARTS = ("train", "postprocess", "evaluate")
+PARTS = ("train", "infer", "postprocess", "masks", "evaluate", "data")
 
 
 def make_parser() -> ArgumentParser:

@@ -3,7 +3,6 @@
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -26,11 +25,11 @@ SHADES_APART = {"torchvision v2": 0.5, "albumentations": 8.0}
 Example = Callable[[int], tuple[np.ndarray, np.ndarray]]
 
 
-def races(images: Path, annotations: Path, size: int = 320, count: int = 100) -> Iterator[Race]:
+def races(images: str, annotations: str, size: int = 320, count: int = 100) -> Iterator[Race]:
     """Yields the races; each candidate runs in one thread.
 
     Args:
-        images: folder of JPEGs.
+        images: folder of JPEG files.
         annotations: their boxes, in COCO's format.
         size: height and width of the network's input.
         count: how many images, the first ones.

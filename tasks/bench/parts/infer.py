@@ -1,5 +1,6 @@
 """Networks and whole ways from a JPEG file to boxes or masks: the peers, our models in torch, and our exported files."""
 
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -16,8 +17,9 @@ from tasks.bench import peers
 from tasks.bench.parts.postprocess import RULES
 from tasks.bench.race import Race
 from tasks.detect.model import Detector
-from tasks.export.files import write_onnx, write_openvino
+from tasks.export.files import convert_to_openvino, write_onnx
 from tasks.export.graphs import DetectionGraph, SegmentationGraph
+from tasks.images import find_images
 from tasks.model import TaskModel
 from tasks.segment.model import Segmenter
 
@@ -45,25 +47,27 @@ class Own(NamedTuple):
     rounded: bool = False
 
 
-def races(detector: Path, segmenter: Path, images: Sequence[Path], size: int = 320, tflite: Path | None = None) -> Iterator[Race]:
+def races(detector: str, segmenter: str, images: str, size: int = 320, limit: int = 16, tflite: str | None = None) -> Iterator[Race]:
     """Yields the races.
 
     Args:
         detector: checkpoint of a trained detector; an untrained one scores everything alike.
         segmenter: checkpoint of a segmenter, on whose input size the peers run too.
-        images: JPEG files to run on.
+        images: folder of JPEG files to run on.
         size: height and width of the detectors' input; torchvision's knows 320 only.
+        limit: most images.
         tflite: a TensorFlow Lite segmenter that takes uint8 pixels.
 
     Raises:
         ValueError: a file cannot be read, or our model has other results in another form.
     """
+    files = find_images([images])[:limit]
     yield _features()
     with tempfile.TemporaryDirectory() as folder:
         found = Detector.from_checkpoint(detector)
         found.size, found.head.suppression = (size, size), RULES["evaluation"]
-        yield from _detection(found, images, Path(folder))
-        yield from _segmentation(Segmenter.from_checkpoint(segmenter), images, tflite, Path(folder))
+        yield from _detection(found, files, Path(folder))
+        yield from _segmentation(Segmenter.from_checkpoint(segmenter), files, Path(tflite) if tflite else None, Path(folder))
 
 
 def _features() -> Race:
@@ -135,9 +139,9 @@ def _cells(model: Segmenter) -> Callable[[Tensor], Any]:
 def _forms(plain: Model, graph: Any, inputs: Callable[[Tensor], tuple[Tensor, ...]], path: Path) -> dict[str, Own]:
     """Our model eager, optimised and exported."""
     example = inputs(torch.zeros(2, *plain.size, 3, dtype=torch.uint8))
-    onnx, openvino, threads, cls = path.with_suffix(".onnx"), path.with_suffix(".xml"), torch.get_num_threads(), type(plain)
+    onnx, threads, cls = path.with_suffix(".onnx"), torch.get_num_threads(), type(plain)
     write_onnx(graph, example, onnx)
-    write_openvino(graph, example, openvino)
+    openvino = convert_to_openvino(Path(shutil.copy(onnx, path.with_name(f"{path.name}_openvino.onnx"))))
     forms = {
         "eager": Own(plain),
         "optimize()": Own(deepcopy(plain).optimize()),

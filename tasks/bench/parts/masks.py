@@ -9,27 +9,28 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tasks.bench.race import Race
-from tasks.images import rgb_pixels
+from tasks.images import find_images, rgb_pixels
 from tasks.segment.model import Segmenter
 
 # Share of the pixels in which the best two classes may be so close that rounding decides.
 TIES = 1e-4
 
 
-def races(segmenter: Path, images: Sequence[Path]) -> Iterator[Race]:
+def races(segmenter: str, images: str, limit: int = 16) -> Iterator[Race]:
     """Yields the races.
 
     Args:
         segmenter: checkpoint of a trained segmenter; scores of an untrained one are noise, and classes meet everywhere.
-        images: files to run it on, brought to its input size.
+        images: folder of images to run it on, brought to its input size.
+        limit: most images.
 
     Raises:
         ValueError: two ways find different classes.
     """
-    model = Segmenter.from_checkpoint(segmenter)
-    found = [_scores(model, image) for image in images]
+    model, files = Segmenter.from_checkpoint(segmenter), find_images([images])[:limit]
+    found = [_scores(model, image) for image in files]
     yield _race(model, found, [model.size] * len(found), "the input's size")
-    yield _race(model, found, [(rgb_pixels(image).shape[0], rgb_pixels(image).shape[1]) for image in images], "the images' sizes")
+    yield _race(model, found, [(rgb_pixels(image).shape[0], rgb_pixels(image).shape[1]) for image in files], "the images' sizes")
 
 
 @torch.no_grad()
