@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 from tasks.bench.roofline import Work
 
+# Seconds before each turn: threads of ONNX Runtime and OpenMP keep a core busy for a while after their work.
+PAUSE = 0.1
+
 
 def nothing(name: str) -> None:
     """Prepares no candidate."""
@@ -45,7 +48,7 @@ class Time(NamedTuple):
     ratio: float
 
 
-def run(race: Race, repeats: int, warm_up: int = 2, announce: Callable[[str], None] = nothing) -> dict[str, Time]:
+def run(race: Race, repeats: int, warm_up: int = 1, announce: Callable[[str], None] = nothing) -> dict[str, Time]:
     """Times all candidates, one after the other, again and again.
 
     Args:
@@ -64,6 +67,7 @@ def run(race: Race, repeats: int, warm_up: int = 2, announce: Callable[[str], No
         for name, call in race.candidates.items():
             announce(name)
             race.prepare(name)
+            time.sleep(PAUSE)
             began = time.perf_counter()
             call()
             if turn >= warm_up:

@@ -72,7 +72,7 @@ def _detection(size: tuple[int, int], batch_size: int) -> Race:
     steps = {"torchvision": _step(theirs, loss_of_theirs)} | _own_steps(ours, batch)
     equal = _compare(nn.ModuleList(layers), loss_of_theirs, ours, batch)
     name = f"a training step of SSDLite on MobileNetV2, {size[0]} x {size[1]}, {batch_size} images"
-    return Race(name, "images", batch_size, "torchvision", steps, equal, _work(ours, batch_size), _prepare)
+    return Race(name, "images", batch_size, "torchvision", steps, equal, _work(ours, batch_size), partial(_prepare, steps))
 
 
 def _segmentation(size: tuple[int, int], batch_size: int) -> Race:
@@ -96,11 +96,14 @@ def _segmentation(size: tuple[int, int], batch_size: int) -> Race:
         return loss
 
     steps = {"transformers": _step(theirs, loss_of_theirs)}
-    steps["segmentation-models-pytorch DeepLabV3+"] = _step(plus, lambda: F.cross_entropy(plus(inputs), wanted, ignore_index=255))
+    # It takes multiples of 16 only.
+    less = inputs[..., : size[0] // 16 * 16, : size[1] // 16 * 16].contiguous()
+    shown = wanted[:, : less.shape[2], : less.shape[3]]
+    steps["segmentation-models-pytorch DeepLabV3+"] = _step(plus, lambda: F.cross_entropy(plus(less), shown, ignore_index=255))
     steps |= _own_steps(ours, batch)
     equal = _compare(nn.ModuleList(layers), loss_of_theirs, ours, batch)
     name = f"a training step of Mobile DeepLabv3, {size[0]} x {size[1]}, {batch_size} images"
-    return Race(name, "images", batch_size, "transformers", steps, equal, _work(ours, batch_size), _prepare)
+    return Race(name, "images", batch_size, "transformers", steps, equal, _work(ours, batch_size), partial(_prepare, steps))
 
 
 def _images(batch_size: int, size: tuple[int, int]) -> Tensor:
@@ -167,8 +170,10 @@ def _work(ours: TaskModule, batch_size: int) -> Mapping[str, Any]:
     return {name: convolutions(ours.model, ours.model.size, batch_size, dtype, passes=3) for name, dtype in kinds}
 
 
-def _prepare(name: str) -> None:
+def _prepare(steps: Mapping[str, Step], name: str) -> None:
+    """Hands memory over as the candidate's own program would have it after its first step."""
     if name in OURS:
         keep_freed_memory()
     else:
         give_back_freed_memory()
+    steps[name]()
