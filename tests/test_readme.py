@@ -9,6 +9,7 @@ import pytest
 from jsonargparse import ArgumentParser
 
 from tasks import cli
+from tasks.bench.__main__ import make_parser as bench_parser
 from tasks.classify.__main__ import main as classify
 from tasks.convert import convert
 from tasks.cost.__main__ import make_parser
@@ -49,6 +50,9 @@ def test_command_parses(module: str, args: list[str], monkeypatch: pytest.Monkey
         return
     if module == "cost":
         make_parser().parse_args(args)
+        return
+    if module == "bench":
+        bench_parser().parse_args(args)
         return
     if module == "swap":
         files = [str(tmp_path / arg) if (tmp_path / arg).is_file() else arg for arg in args]
