@@ -127,14 +127,15 @@ class SSDLite(DetectionHead):
         """Scores, non-maximum suppression, and boxes in original pixels, see `DetectionHead.postprocess`."""
         scores = self.class_loss.scores(predictions.class_logits.float())
         decoded = decode(predictions.box_deltas.float(), predictions.anchors)
+        found = [self.suppression(*image) for image in zip(scores, decoded, strict=True)]
+        counts = [len(labels) for _, labels in found]
+        anchor, label = (torch.cat(part) for part in zip(*found, strict=True))
+        image = torch.arange(len(found), device=label.device).repeat_interleave(torch.tensor(counts, device=label.device))
         height, width = predictions.input_size
         per_pixel = image_sizes.to(decoded).flip(1) / decoded.new_tensor([width, height])
-        shown = clip_boxes_to_image(decoded, (height, width)) * per_pixel.repeat(1, 2)[:, None]
-        found = []
-        for image_scores, image_boxes, image_shown in zip(scores, decoded, shown, strict=True):
-            anchor, label = self.suppression(image_scores, image_boxes)
-            found.append(Detections(image_shown[anchor], image_scores[anchor, label - 1], label))
-        return found
+        boxes = clip_boxes_to_image(decoded[image, anchor], (height, width)) * per_pixel.repeat(1, 2)[image]
+        columns = (boxes, scores[image, anchor, label - 1], label)
+        return [Detections(*own) for own in zip(*(column.split(counts) for column in columns), strict=True)]
 
     def _anchors(self, shapes: list[tuple[int, int]], input_size: tuple[int, int], device: torch.device) -> Tensor:
         key = (tuple(shapes), tuple(input_size), device)
