@@ -87,9 +87,9 @@ class TaskModel(nn.Module, ABC):
         if torch.compiler.is_compiling() or not images.is_contiguous(memory_format=torch.channels_last):
             return (images.float() / 255 - self.mean) / self.std
         # The same in place and by whole rows, as torch is slow where only three values lie side by side.
-        rows = images.permute(0, 2, 3, 1).flatten(2).float()
+        rows = images.permute(0, 2, 3, 1).flatten(2).float().div_(255).to(torch.promote_types(torch.float32, self.mean.dtype))
         mean, std = (value.flatten().repeat(images.shape[3]) for value in (self.mean, self.std))
-        return rows.div_(255).sub_(mean).div_(std).view(images.shape[0], *images.shape[2:], 3).permute(0, 3, 1, 2)
+        return rows.sub_(mean).div_(std).view(images.shape[0], *images.shape[2:], 3).permute(0, 3, 1, 2)
 
     def resize(self, size: Sequence[int]) -> None:
         """Sets height and width of the network's input.

@@ -202,3 +202,11 @@ def test_normalised_alike_in_any_order_of_memory(detector: Detector, size: tuple
     assert torch.equal(detector.normalise(images), expected)
     assert torch.equal(detector.normalise(turned), expected)
     assert torch.equal(images, turned)  # left as they are
+
+
+def test_model_in_float64_normalises_to_it(detector: Detector) -> None:
+    images = torch.randint(0, 256, (2, 3, 5, 4), dtype=torch.uint8)
+    detector = detector.double()
+    expected = detector.normalise(images)
+    assert expected.dtype == torch.float64
+    assert torch.equal(detector.normalise(images.contiguous(memory_format=torch.channels_last)), expected)
