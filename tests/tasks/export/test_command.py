@@ -88,7 +88,7 @@ def test_int8_is_near(detector_onnx: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", ["onnx", "openvino"])
 def test_int8_command(form: command.Format, folder: Path, photos: Path) -> None:
     path = folder / f"small{command.ENDINGS[form]}"
-    assert 1e-4 < export_graph(DetectionGraph(nets.detector()), str(path), form, [str(photos)], "int8")["class_logits"] < 0.2
+    assert 1e-4 < export_graph(DetectionGraph(nets.detector()), str(path), form, [str(photos)], "int8")["class_logits"] < 0.5
 
 
 def test_file_that_computes_something_else_is_not_written(detector_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
