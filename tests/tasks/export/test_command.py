@@ -78,9 +78,9 @@ def test_int8_is_near(detector_onnx: Path, tmp_path: Path) -> None:
     quantize_onnx(tmp_path / "small.onnx", inputs)
     worst = compare(graph, inputs, tmp_path / "small.onnx")
     assert worst["anchors"] == 0
-    assert 1e-4 < worst["class_logits"] < 0.2
+    assert 1e-4 < worst["class_logits"] < 0.5
     path = convert_to_openvino(tmp_path / "small.onnx")
-    assert 1e-4 < compare(graph, inputs, path)["class_logits"] < 0.2
+    assert 1e-4 < compare(graph, inputs, path)["class_logits"] < 0.5
     assert Detector.from_exported(path).class_names == SHAPE_CLASSES
 
 
