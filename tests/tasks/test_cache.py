@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import tasks.cache
-from tasks.cache import ImageCache
+from tasks.cache import CacheFormat, ImageCache
 from tasks.images import read_image
 
 SIDE = 60
@@ -28,23 +28,24 @@ def saved(path: Path, seed: int = 0, height: int = 90, width: int = 120) -> Path
     return path
 
 
-def read(folder: Path, path: Path) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    return ImageCache(folder, SIDE).read(path, (0, 0), "its annotations")
+def read(folder: Path, path: Path, kind: CacheFormat = "jpeg") -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    return ImageCache(folder, SIDE, kind).read(path, (0, 0), "its annotations")
 
 
 def entries(folder: Path) -> list[Path]:
     return sorted(file for file in folder.rglob("*") if file.is_file())
 
 
-def test_reduced_to_the_side_and_the_same_ever_after(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "suffix", "apart"), [("jpeg", ".jpg", 2.0), ("raw", ".rgb", 0.0)])
+def test_reduced_to_the_side_and_the_same_ever_after(kind: CacheFormat, suffix: str, apart: float, tmp_path: Path) -> None:
     path, folder = saved(tmp_path / "a.png"), tmp_path / "cache"
-    first, second = read(folder, path), read(folder, path)
+    first, second = read(folder, path, kind), read(folder, path, kind)
     assert (first[0].shape, first[1]) == ((45, 60, 3), (90, 120))
     assert np.array_equal(first[0], second[0])
     assert first[1] == second[1]
     reduced = cv2.resize(read_image(path), (60, 45), interpolation=cv2.INTER_AREA)
-    assert np.abs(first[0].astype(int) - reduced).mean() < 2
-    assert [file.suffix for file in entries(folder)] == [".jpg"]
+    assert np.abs(first[0].astype(int) - reduced).mean() <= apart
+    assert [file.suffix for file in entries(folder)] == [suffix]
 
 
 @pytest.mark.parametrize(("size", "kept"), [((0, 0), 0), ((45, 60), 0)])
@@ -65,16 +66,17 @@ def test_changed_images_are_read_anew(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "header", "bit", "other"])
-def test_damaged_entries_are_made_anew(damage: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["jpeg", "raw"])
+def test_damaged_entries_are_made_anew(kind: CacheFormat, damage: str, tmp_path: Path) -> None:
     path, folder = saved(tmp_path / "a.png"), tmp_path / "cache"
-    whole, size = read(folder, path)
+    whole, size = read(folder, path, kind)
     (entry,) = entries(folder)
     content = entry.read_bytes()
     flipped = bytearray(content)
     flipped[len(content) // 2] ^= 1
     broken = {"empty": b"", "cut": content[: len(content) // 2], "header": content[:10], "bit": bytes(flipped), "other": b"x" * 100}
     entry.write_bytes(broken[damage])
-    found = read(folder, path)
+    found = read(folder, path, kind)
     assert np.array_equal(found[0], whole)
     assert found[1] == size
     assert entry.read_bytes() == content

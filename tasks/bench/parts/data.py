@@ -12,7 +12,7 @@ from PIL import Image
 
 from tasks.augment import FILL
 from tasks.bench.race import Race
-from tasks.cache import REACH, ImageCache
+from tasks.cache import REACH, SUFFIXES, ImageCache
 from tasks.detect.annotations import BoxAnnotations, from_coco
 from tasks.detect.data import BoxDataset
 from tasks.detect.transforms import Augmentation, LightAugmentation, ResizeOnly, SSDAugmentation
@@ -40,15 +40,15 @@ def races(images: str, annotations: str, size: int = 320, count: int = 100) -> I
     found = from_coco(annotations, images)
     known = found.select(np.arange(min(count, len(found))))
     with tempfile.TemporaryDirectory() as folder:
-        cache = ImageCache(folder, round(REACH * size))
+        caches = {kind: ImageCache(folder, round(REACH * size), kind) for kind in SUFFIXES}
         equal = _compare(known, size)
         for title, theirs, other, ours in _recipes(size):
             candidates = {
                 "torchvision v2": _torchvision(known, theirs),
                 "albumentations": _albumentations(known, other),
                 "tasks.detect": _ours(known, ours, size),
-                "tasks.detect, cached": _ours(known, ours, size, cache),
             }
+            candidates |= {f"tasks.detect, cached as {kind}": _ours(known, ours, size, cache) for kind, cache in caches.items()}
             calls = {name: _all_in_one_thread(example, len(known)) for name, example in candidates.items()}
             yield Race(f"training images, {title}", "images", len(known), "torchvision v2", calls, equal)
 
