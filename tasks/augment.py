@@ -23,6 +23,8 @@ FILL = (124, 116, 104)
 ROUNDING = 1e-9
 
 Window = tuple[float, float, float, float]
+# How pixels are chosen: see `cut_window`.
+Sampling = Literal["bilinear", "triangle", "nearest"]
 Boxes = NDArray[np.float64]
 # Chooses a window, x1 y1 x2 y2 in image sides, for an image of some height and width with (N, 4) boxes in image sides.
 Chooser = Callable[[np.random.Generator, tuple[int, int], Boxes], Window]
@@ -55,7 +57,7 @@ def cut_window(
     window: Window,
     size: tuple[int, int],
     fill: int | tuple[int, int, int] = FILL,
-    sampling: Literal["bilinear", "triangle", "nearest"] = "bilinear",
+    sampling: Sampling = "bilinear",
 ) -> NDArray[np.uint8]:
     """Resizes a window of an image to a fixed size in one step.
 
@@ -119,6 +121,7 @@ class Pipeline:
         colours: changes the colours.
         fill: RGB of what lies beyond the image in 0..255.
         min_visibility: share of a box's area that must stay in view for the box to be kept.
+        sampling: of the image, see `cut_window`; as evaluation resizes.
     """
 
     def __init__(
@@ -129,9 +132,10 @@ class Pipeline:
         colours: Colours,
         fill: tuple[int, int, int] = FILL,
         min_visibility: float = 0.0,
+        sampling: Sampling = "bilinear",
     ) -> None:
         self.size, self.choose, self.flip, self.colours = size, choose, flip, colours
-        self.fill, self.min_visibility = fill, min_visibility
+        self.fill, self.min_visibility, self.sampling = fill, min_visibility, sampling
         self.set_random_seed(None)
 
     def set_random_seed(self, seed: int | None) -> None:
@@ -151,7 +155,7 @@ class Pipeline:
         real = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         window = self.choose(self.draw, size, boxes[real])
         mirrored = self.draw.random() < self.flip
-        picture = cut_window(image, window, self.size, self.fill, "triangle")
+        picture = cut_window(image, window, self.size, self.fill, self.sampling)
         changed: dict[str, Any] = {"image": self.colours(_mirror(picture) if mirrored else picture, self.draw)}
         if mask is not None:
             drawn = cut_window(mask, window, self.size, IGNORE_INDEX, "nearest")

@@ -58,7 +58,7 @@ class LightAugmentation(Augmentation):
         """Safe crop and resize in one, flip, colour."""
         from tasks.detect.window import SafeWindow
 
-        return Pipeline(size, SafeWindow(self.crop), 0.5, Colours(self.colour, self.colour))
+        return Pipeline(size, SafeWindow(self.crop), 0.5, Colours(self.colour, self.colour), sampling="triangle")
 
 
 class SSDAugmentation(Augmentation):
@@ -97,7 +97,8 @@ class SSDAugmentation(Augmentation):
         from tasks.detect.window import OverlapWindow
 
         window = OverlapWindow(self.expand, self.expand_probability, self.min_overlaps, self.min_scale, self.min_visibility)
-        return Pipeline(size, window, 0.5, Colours(self.colour / 4, self.colour), min_visibility=self.min_visibility)
+        colours = Colours(self.colour / 4, self.colour)
+        return Pipeline(size, window, 0.5, colours, min_visibility=self.min_visibility, sampling="triangle")
 
 
 def apply(

@@ -51,7 +51,9 @@ class DeepLabAugmentation(Augmentation):
         """Scale and crop in one, flip, colour."""
         from tasks.segment.window import ScaledCrop
 
-        return Pipeline(size, ScaledCrop(size, self.scales), self.flip, Colours(self.colour / 4, self.colour), self.fill)
+        colours = Colours(self.colour / 4, self.colour)
+        # The triangle filter blurs borders more than they are where an image is evaluated at its own size.
+        return Pipeline(size, ScaledCrop(size, self.scales), self.flip, colours, self.fill, sampling="bilinear")
 
 
 class Unchanged(Augmentation):
