@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from tasks.export.engines import Precision, load_engine
 from tasks.finite import OnNan, StepGuard, all_finite, check_state, report
 from tasks.model import TaskModel, description
-from tasks.optim import Schedule, parameter_groups
+from tasks.optim import Schedule, fused, parameter_groups
 
 log = logging.getLogger("lightning.pytorch")
 
@@ -77,6 +77,8 @@ class TaskModule(L.LightningModule, ABC):
     def configure_optimizers(self) -> Any:
         """Builds the optimizer over two parameter groups and its schedule."""
         optimizer = self.optimizer(parameter_groups(self.model))
+        if getattr(self.trainer.precision_plugin, "scaler", None) is None:
+            optimizer = fused(optimizer)
         steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
             raise ValueError("the schedule needs the length of the run; set trainer.max_epochs or trainer.max_steps")

@@ -7,6 +7,10 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 # Lightning still calls what jsonargparse 5 will drop, hence jsonargparse<5.
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 
+# Several workers (`pytest -n 2`) would each compute with as many threads as there are cores.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 

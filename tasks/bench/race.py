@@ -27,6 +27,7 @@ class Race(NamedTuple):
         equal: what was seen to be equal in the results of the candidates, before any of them was timed.
         work: what candidates must do at least in one call, by name; of others no limit is known.
         prepare: is called with the name of a candidate before each of its turns, outside the measured time.
+        warm_up: turns before the measured ones, in which kernels are chosen and caches filled; 0 where the comparison was one.
     """
 
     title: str
@@ -37,6 +38,7 @@ class Race(NamedTuple):
     equal: str
     work: Mapping[str, Sequence[Work]] = {}
     prepare: Callable[[str], None] = nothing
+    warm_up: int = 1
 
 
 class Time(NamedTuple):
@@ -48,13 +50,12 @@ class Time(NamedTuple):
     ratio: float
 
 
-def run(race: Race, repeats: int, warm_up: int = 1, announce: Callable[[str], None] = nothing) -> dict[str, Time]:
+def run(race: Race, repeats: int, announce: Callable[[str], None] = nothing) -> dict[str, Time]:
     """Times all candidates, one after the other, again and again.
 
     Args:
         race: the candidates.
         repeats: measured turns.
-        warm_up: turns before, in which kernels are chosen and caches filled.
         announce: is told the candidate that is about to run.
 
     Raises:
@@ -63,14 +64,14 @@ def run(race: Race, repeats: int, warm_up: int = 1, announce: Callable[[str], No
     if repeats < 1:
         raise ValueError(f"repeats {repeats} is not possible; accepted: at least 1")
     seconds: dict[str, list[float]] = {name: [] for name in race.candidates}
-    for turn in range(warm_up + repeats):
+    for turn in range(race.warm_up + repeats):
         for name, call in race.candidates.items():
             announce(name)
             race.prepare(name)
             time.sleep(PAUSE)
             began = time.perf_counter()
             call()
-            if turn >= warm_up:
+            if turn >= race.warm_up:
                 seconds[name].append(time.perf_counter() - began)
     peer = seconds[race.peer]
     return {name: _summary(own, [theirs / mine for mine, theirs in zip(own, peer, strict=True)]) for name, own in seconds.items()}

@@ -1,14 +1,16 @@
 """Parameter groups and schedules, by values worked out by hand."""
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from torch.optim import SGD
+from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
-from tasks.optim import Cosine, Exponential, Poly, Schedule, parameter_groups
+from tasks.optim import Cosine, Exponential, Poly, Schedule, fused, parameter_groups
 
 PEAK = 0.5
 
@@ -54,6 +56,51 @@ def test_decay_only_moves_decayed_weights() -> None:
     assert torch.allclose(module[0].weight, before["0.weight"] * 0.95)
     assert torch.equal(module[0].bias, before["0.bias"])
     assert torch.equal(module[1].weight, before["1.weight"])
+
+
+def stepped(make: Callable[[Any], Optimizer], adapt: Callable[[Optimizer], Optimizer]) -> list[torch.Tensor]:
+    """Weights after three steps."""
+    torch.manual_seed(0)
+    module = nn.Conv2d(3, 4, 3)
+    optimizer = adapt(make(parameter_groups(module)))
+    for _ in range(3):
+        optimizer.zero_grad()
+        module(torch.rand(2, 3, 8, 8)).square().sum().backward()
+        optimizer.step()
+    return list(module.parameters())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda groups: SGD(groups, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1),
+        lambda groups: Adam(groups, lr=0.1, betas=(0.5, 0.9), weight_decay=0.1),
+        lambda groups: AdamW(groups, lr=0.1, amsgrad=True, weight_decay=0.1),
+    ],
+)
+def test_fused_optimizers_do_the_same(make: Callable[[Any], Optimizer]) -> None:
+    optimizer = make(parameter_groups(nn.Conv2d(3, 4, 3)))
+    same = fused(optimizer)
+    assert type(same) is type(optimizer)
+    assert all(group["fused"] is True for group in same.param_groups)
+    assert [group["weight_decay"] for group in same.param_groups] == [0.1, 0.0]
+    plain, other = stepped(make, lambda optimizer: optimizer), stepped(make, fused)
+    assert all(torch.allclose(one, two, atol=1e-6) for one, two in zip(plain, other, strict=True))
+
+
+def test_what_was_chosen_and_what_cannot_be_fused_stays() -> None:
+    class Own(SGD):
+        pass
+
+    weights = [nn.Parameter(torch.zeros(3))]
+    chosen = [
+        SGD(weights, fused=False),
+        AdamW(weights, foreach=True),
+        Own(weights),
+        RMSprop(weights),
+        Adam([torch.zeros(3, device="meta")]),
+    ]
+    assert all(fused(optimizer) is optimizer for optimizer in chosen)
 
 
 def test_cosine() -> None:

@@ -7,16 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import SGD
+from torch.optim import SGD, Optimizer
 
 from heads import Targets
 from tasks.bench import training_peers as peers
+from tasks.bench.epochs import epochs
 from tasks.bench.race import Race
 from tasks.bench.roofline import convolutions
 from tasks.detect.data.base import Batch as BoxBatch
 from tasks.detect.module import DetectionModule
 from tasks.memory import give_back_freed_memory, keep_freed_memory
 from tasks.module import TaskModule
+from tasks.optim import fused
 from tasks.segment.data.base import Batch as MaskBatch
 from tasks.segment.module import SegmentationModule
 
@@ -30,7 +32,15 @@ OURS = ("mobiletap", "mobiletap, bfloat16")
 Step = Callable[[], Tensor]
 
 
-def races(size: int = 320, batch_size: int = 16, mask_size: int = 513, mask_batch_size: int = 8) -> Iterator[Race]:
+def races(
+    size: int = 320,
+    batch_size: int = 16,
+    mask_size: int = 513,
+    mask_batch_size: int = 8,
+    images: str | None = None,
+    annotations: str | None = None,
+    epoch_images: int = 128,
+) -> Iterator[Race]:
     """Yields the races: forward pass, loss, backward pass and SGD on random images.
 
     Ours run as the task modules train: memory in channels_last order, freed memory kept, in float32 and in bfloat16 where that helps.
@@ -41,11 +51,16 @@ def races(size: int = 320, batch_size: int = 16, mask_size: int = 513, mask_batc
         batch_size: images of a step of the detector.
         mask_size: height and width of the segmenter's input in pixels.
         mask_batch_size: images of a step of the segmenter.
+        images: folder of JPEG files for whole epochs of the detector; without it steps alone are timed.
+        annotations: their boxes, in COCO's format.
+        epoch_images: images of an epoch.
 
     Raises:
-        ValueError: losses or gradients differ.
+        ValueError: losses or gradients differ, or a file cannot be read.
     """
     yield _detection((size, size), batch_size)
+    if images and annotations:
+        yield epochs(images, annotations, (size, size), batch_size, epoch_images)
     yield _segmentation((mask_size, mask_size), mask_batch_size)
 
 
@@ -112,8 +127,8 @@ def _images(batch_size: int, size: tuple[int, int]) -> Tensor:
     return F.interpolate(coarse, size, mode="bicubic").clamp(0, 1).mul(255).to(torch.uint8)
 
 
-def _step(network: nn.Module, loss: Callable[[], Tensor]) -> Step:
-    optimizer = SGD(network.parameters(), lr=1e-5, momentum=0.9, weight_decay=4e-5)
+def _step(network: nn.Module, loss: Callable[[], Tensor], adapt: Callable[[Optimizer], Optimizer] = lambda optimizer: optimizer) -> Step:
+    optimizer = adapt(SGD(network.parameters(), lr=1e-5, momentum=0.9, weight_decay=4e-5))
 
     def step() -> Tensor:
         found = loss()
@@ -132,7 +147,7 @@ def _loss_of(module: TaskModule, batch: Any, is_half: bool) -> Tensor:
 
 def _own_steps(module: TaskModule, batch: Any) -> dict[str, Step]:
     module.to(memory_format=torch.channels_last).train()
-    return {name: _step(module, partial(_loss_of, module, batch, half)) for name, half in zip(OURS, (False, True), strict=True)}
+    return {name: _step(module, partial(_loss_of, module, batch, half), fused) for name, half in zip(OURS, (False, True), strict=True)}
 
 
 def _compare(theirs: nn.Module, loss_of_theirs: Callable[[], Tensor], ours: TaskModule, batch: Any) -> str:

@@ -69,6 +69,16 @@ def test_train() -> None:
     assert [list(race.candidates)[-2:] for race in found] == [list(train.OURS)] * 2
 
 
+@pytest.mark.slow
+def test_epochs(shared: Path) -> None:
+    from tasks.bench.epochs import epochs
+
+    race = epochs(str(shared / "data/coco/val"), str(shared / "data/coco/annotations/instances_val.json"), (64, 64), 3, 7)
+    assert race.amount == 6
+    for call in race.candidates.values():
+        call()
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -24,7 +24,7 @@ def race(calls: list[str]) -> Race:
 
 def test_candidates_run_in_turns_each_prepared() -> None:
     calls: list[str] = []
-    times = run(race(calls), repeats=2, warm_up=1)
+    times = run(race(calls), repeats=2)
     assert calls == ["prepare theirs", "theirs", "prepare ours", "ours"] * 3
     assert times["theirs"].ratio == 1.0
     assert all(0 < time.low <= time.median <= time.high for time in times.values())
