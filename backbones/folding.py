@@ -114,5 +114,5 @@ def _at(chain: nn.Sequential, place: int, *classes: type[nn.Module]) -> Any:
 
 def _has_fused_operator(input: Tensor) -> bool:
     """Whether torch's fused operator, which is not a public one, is there and computes such features."""
-    known = input.device.type == "cpu" and input.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    known = input.device.type == "cpu" and input.dtype in (torch.float32, torch.bfloat16) and not torch.is_autocast_enabled("cpu")
     return known and not torch.compiler.is_compiling() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")

@@ -143,8 +143,9 @@ class Segmenter(TaskModel):
     def _padded(self, image: Tensor, size: Sequence[int]) -> Tensor:
         """(1, 3, height, width) normalised image, padded with the mean colour on the right and at the bottom."""
         height, width = image.shape[1:]
-        canvas = self.mean.new_zeros(1, *size, 3).permute(0, 3, 1, 2)
-        canvas[:, :, :height, :width] = self.normalise(image[None])
+        pixels = self.normalise(image[None])
+        canvas = pixels.new_zeros(1, *size, 3).permute(0, 3, 1, 2)
+        canvas[:, :, :height, :width] = pixels
         return canvas
 
     def _whole(self, images: Sequence[Tensor], enlarge: bool) -> list[Tensor]:

@@ -108,3 +108,21 @@ def test_odd_padding_without_a_copy(stride: int, dilation: int, kernel: int, siz
     fold(chain)
     features = torch.randn(2, 4, *size)
     torch.testing.assert_close(chain(features), conv(features).relu())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(dtype: torch.dtype) -> None:
+    detector = Detector(MobileNetV2(width_mult=0.35), SSDLite, ("cat", "dog"), size=(96, 96))
+    segmenter = Segmenter(MobileNetV2(width_mult=0.35, output_stride=16), DeepLabV3, ("background", "cat"), size=(65, 65))
+    for model in (detector, segmenter):
+        settle(model)
+        images = torch.randint(0, 256, (1, 3, *model.size), dtype=torch.uint8)
+        with torch.no_grad():
+            plain = model(images)
+            half = model.optimize(dtype)(images)
+        for one, two in zip(plain[:2], half[:2], strict=True):
+            assert two.dtype == dtype
+            assert float((one - two).norm() / one.norm()) < 0.05
+    found = detector.predict(images[0].permute(1, 2, 0).numpy())
+    assert found.boxes.dtype == torch.float32
+    assert segmenter.predict(images[0].permute(1, 2, 0).numpy()).shape == (65, 65)

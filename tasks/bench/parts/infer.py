@@ -145,6 +145,7 @@ def _forms(plain: Model, graph: Any, inputs: Callable[[Tensor], tuple[Tensor, ..
     forms = {
         "eager": Own(plain),
         "optimize()": Own(deepcopy(plain).optimize()),
+        "optimize(torch.bfloat16)": Own(deepcopy(plain).optimize(torch.bfloat16), True),
         "ONNX Runtime": Own(cls.from_exported(onnx, threads)),
         "OpenVINO": Own(cls.from_exported(openvino, threads)),
         "OpenVINO bf16": Own(cls.from_exported(openvino, threads, "bf16"), True),
