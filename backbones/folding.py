@@ -1,6 +1,7 @@
 """Batch norms folded into convolutions, and activations into the same operator, for inference."""
 
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -34,58 +35,55 @@ class FoldedConv(nn.Module):
         self.operator = ACTIVATIONS.get(type(activation), ("none", []))
         # An odd zero is moved into the kernel, see `Conv2d.evenly_padded`.
         self.fusible = not conv.pads_asymmetrically or max(conv.dilation) == 1
-        self.packed: Packed | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self.made_for: Any = None
+        self.run: Callable[[Tensor], Tensor] = self._plain
+        self.run_plus: Callable[[Tensor, Tensor], Tensor] = self._plain_plus
 
     def __getstate__(self) -> dict[str, Any]:
         # Tensors in oneDNN's layout can neither be copied nor written.
-        return self.__dict__ | {"packed": None}
+        return {name: value for name, value in self.__dict__.items() if name not in ("run", "run_plus", "made_for")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolves (B, C, H, W) features."""
-        conv = self.conv
-        if not (self.fusible and _has_fused_operator(input)):
-            output: Tensor = conv(input) if self.activation is None else self.activation(conv(input))
-            return output
-        weight, padding = self._pack(input)
-        found: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            input, weight, conv.bias, padding, conv.stride, conv.dilation, conv.groups, *self.operator, ""
-        )
-        return found
+        self._make_ready(input)
+        return self.run(input)
 
     def plus(self, input: Tensor, other: Tensor) -> Tensor:
         """Convolves (B, C, H, W) features, and adds others of the output's shape by the same operator; there must be no activation."""
-        conv = self.conv
+        self._make_ready(input)
+        return self.run_plus(input, other)
+
+    def _plain(self, input: Tensor) -> Tensor:
+        output: Tensor = self.conv(input) if self.activation is None else self.activation(self.conv(input))
+        return output
+
+    def _plain_plus(self, input: Tensor, other: Tensor) -> Tensor:
+        total: Tensor = self.conv(input) + other
+        return total
+
+    def _make_ready(self, input: Tensor) -> None:
+        """Chooses how to compute such inputs, and packs the weights for them; kept for the next one."""
+        made_for = input.shape, input.dtype, input.device, torch.is_autocast_enabled("cpu"), torch.compiler.is_compiling()
+        if made_for == self.made_for:
+            return
+        self._forget()
+        self.made_for = made_for
         if not (self.fusible and _has_fused_operator(input)):
-            total: Tensor = conv(input) + other
-            return total
-        weight, padding = self._pack(input)
-        found: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(
-            input, other, weight, conv.bias, padding, conv.stride, conv.dilation, conv.groups, "add", None, None, [], None
-        )
-        return found
-
-    def _pack(self, input: Tensor) -> tuple[Tensor, list[int]]:
-        """Weights in the order that oneDNN likes for such an input, and the padding that belongs to them; kept for the next one."""
-        packed = self.packed
-        if packed is None or packed.shape != input.shape:
-            weight, padding = self.conv.evenly_padded(input.shape)
-            layout = padding, self.conv.stride, self.conv.dilation, self.conv.groups, input.shape
-            packed = self.packed = Packed(input.shape, torch.ops.mkldnn._reorder_convolution_weight(weight, *layout), padding)
-        return packed.weight, packed.padding
-
-
-class Packed(NamedTuple):
-    """What a convolution needs for inputs of one shape.
-
-    Attributes:
-        shape: the shape.
-        weight: weights in oneDNN's own layout.
-        padding: zeros above and below, left and right.
-    """
-
-    shape: torch.Size
-    weight: Tensor
-    padding: list[int]
+            return
+        conv, operator = self.conv, torch.ops.mkldnn._convolution_pointwise
+        weight, padding = conv.evenly_padded(input.shape)
+        layout = padding, conv.stride, conv.dilation, conv.groups
+        packed, bias = torch.ops.mkldnn._reorder_convolution_weight(weight, *layout, input.shape), conv.bias
+        fused, added, name, values = operator.default, operator.binary, *self.operator
+        self.run = lambda input: fused(input, packed, bias, *layout, name, values, "")
+        self.run_plus = lambda input, other: added(input, other, packed, bias, *layout, "add", None, None, [], None)
 
 
 def fold(network: nn.Module) -> None:
