@@ -26,7 +26,7 @@ class Race(NamedTuple):
         candidates: what to call, by name.
         equal: what was seen to be equal in the results of the candidates, before any of them was timed.
         work: what candidates must do at least in one call, by name; of others no limit is known.
-        prepare: is called with the name of a candidate before each of its turns, outside the measured time.
+        prepare: is called with the name of a candidate right before each of its turns, outside the measured time.
         warm_up: turns before the measured ones, in which kernels are chosen and caches filled; 0 where the comparison was one.
     """
 
@@ -67,8 +67,8 @@ def run(race: Race, repeats: int, announce: Callable[[str], None] = nothing) -> 
     for turn in range(race.warm_up + repeats):
         for name, call in race.candidates.items():
             announce(name)
-            race.prepare(name)
             time.sleep(PAUSE)
+            race.prepare(name)
             began = time.perf_counter()
             call()
             if turn >= race.warm_up:

@@ -27,6 +27,8 @@ Model = TypeVar("Model", bound=TaskModel)
 
 DETECTION_PEER, SEGMENTATION_PEER = next(iter(peers.DETECTORS)), next(iter(peers.SEGMENTERS))
 BATCHES = (1, 8)
+# Images of a turn of networks: one call after the turns of others tells how fast memory is, not the network.
+TURN = 16
 # Images of the race between feature extractors.
 FEATURES_SIZE = 224
 # Rounding may move boxes by so many pixels, scores by so much, and the classes of such a share of the pixels.
@@ -85,18 +87,22 @@ def _features() -> Race:
     if apart > SCORE:
         raise ValueError(f"features change by {apart} of the largest value when folded")
     calls: dict[str, Callable[[], Any]] = {"timm": lambda: theirs(images), "eager": lambda: ours(images), "folded": lambda: folded(turned)}
-    return Race(
-        f"features of MobileNetV2, {FEATURES_SIZE} x {FEATURES_SIZE}",
-        "images",
-        1,
-        "timm",
-        {name: _without_gradients(call) for name, call in calls.items()},
-        f"eager and folded, up to {apart:.0e} of the largest value",
-    )
+    equal = f"eager and folded, up to {apart:.0e} of the largest value"
+    return _warm(f"features of MobileNetV2, {FEATURES_SIZE} x {FEATURES_SIZE}", [()] * TURN, 1, "timm", calls, equal)
 
 
-def _without_gradients(call: Callable[[], Any]) -> Callable[[], Any]:
-    return torch.inference_mode()(call)
+def _warm(
+    title: str, inputs: Sequence[tuple[Any, ...]], images: int, peer: str, calls: Mapping[str, Callable[..., Any]], equal: str
+) -> Race:
+    """A race over inputs of so many images each, without gradients; each turn begins with an unmeasured call."""
+    calls = {name: torch.inference_mode()(call) for name, call in calls.items()}
+    turns = {name: _over(inputs, call) for name, call in calls.items()}
+    peer = peer if peer in calls else next(iter(calls))
+    return Race(title, "images", len(inputs) * images, peer, turns, equal, prepare=lambda name: calls[name](*inputs[0]))
+
+
+def _over(inputs: Sequence[tuple[Any, ...]], call: Callable[..., Any]) -> Callable[[], Any]:
+    return lambda: [call(*arguments) for arguments in inputs]
 
 
 def _detection(plain: Detector, images: Sequence[Path], folder: Path) -> Iterator[Race]:
@@ -231,26 +237,16 @@ def _networks(
     pixels = torch.randint(0, 256, (batch, *size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
     calls: dict[str, Callable[[], Any]] = {name: _bound(other.network, floats) for name, other in others.items()}
     calls |= {name: _bound(network(form.model), pixels) for name, form in own.items()}
-    calls = {name: _without_gradients(call) for name, call in calls.items()}
-    return Race(f"{title}, {size[0]} x {size[1]}", "images", batch, _present(peer, calls), calls, "as in the race below from files")
+    title = f"{title}, {size[0]} x {size[1]}"
+    return _warm(title, [()] * (TURN // batch), batch, peer, calls, "as in the race below from files")
 
 
 def _results(
     title: str, images: Sequence[Path], others: Mapping[str, Callable[[Path], Any]], own: Mapping[str, Own], peer: str, equal: str
 ) -> Race:
-    calls = {name: _over(images, call) for name, call in others.items()}
-    calls |= {name: _over(images, form.model.predict) for name, form in own.items()}
-    calls = {name: _without_gradients(call) for name, call in calls.items()}
-    return Race(title, "images", len(images), _present(peer, calls), calls, equal)
+    calls = dict(others) | {name: form.model.predict for name, form in own.items()}
+    return _warm(title, [(image,) for image in images], 1, peer, calls, equal)
 
 
 def _bound(network: Callable[[Tensor], Any], images: Tensor) -> Callable[[], Any]:
     return lambda: network(images)
-
-
-def _over(images: Sequence[Path], call: Callable[[Path], Any]) -> Callable[[], Any]:
-    return lambda: [call(image) for image in images]
-
-
-def _present(peer: str, calls: Mapping[str, Any]) -> str:
-    return peer if peer in calls else next(iter(calls))
