@@ -79,7 +79,7 @@ class Classifier(TaskModel):
         """
         pixels = rgb_pixels(image)
         middle = np.ascontiguousarray(cut_window(pixels, central_window(pixels.shape[:2], self.size, self.crop), self.size))
-        logits: Tensor = self.eval()(torch.from_numpy(middle).permute(2, 0, 1)[None].to(self.mean.device))
+        logits: Tensor = self.judging()(torch.from_numpy(middle).permute(2, 0, 1)[None].to(self.mean.device))
         return logits.float().softmax(dim=1)[0]
 
     def describe(self) -> dict[str, Any]:

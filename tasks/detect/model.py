@@ -79,4 +79,4 @@ class Detector(TaskModel):
         pixels = rgb_pixels(image)
         resized = torch.from_numpy(resize_image(pixels, self.size)).permute(2, 0, 1)[None]
         device = self.mean.device
-        return self.eval().detect(resized.to(device), torch.tensor([pixels.shape[:2]], device=device))[0]
+        return self.judging().detect(resized.to(device), torch.tensor([pixels.shape[:2]], device=device))[0]

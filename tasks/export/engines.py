@@ -94,20 +94,29 @@ class OpenVinoEngine(Engine):
     def __init__(self, path: Path, threads: int = 0, precision: Precision = "f32") -> None:
         openvino = imported("openvino")
         self.path = path
-        settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
-        settings |= {"INFERENCE_NUM_THREADS": threads} if threads else {}
+        self.settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+        self.settings |= {"INFERENCE_NUM_THREADS": threads} if threads else {}
+        self.requests: dict[Any, Any] = {}
         try:
-            model = openvino.Core().read_model(path)
-            self.request = openvino.compile_model(model, "CPU", settings).create_infer_request()
+            self.core = openvino.Core()
+            self.model = self.core.read_model(path)
+            self._request(tuple((1, *node.partial_shape.get_max_shape()[1:]) for node in self.model.inputs))
         except RuntimeError as error:
             raise ValueError(f"{path}: cannot be read by OpenVINO: {first_line(error)}") from error
-        self.outputs = len(model.outputs)
+        self.outputs = len(self.model.outputs)
         self.size = path.stat().st_size + path.with_suffix(".bin").stat().st_size
-        self._read(model.get_rt_info(METADATA).astype(str) if model.has_rt_info(METADATA) else None)
+        self._read(self.model.get_rt_info(METADATA).astype(str) if self.model.has_rt_info(METADATA) else None)
+
+    def _request(self, shapes: tuple[tuple[int, ...], ...]) -> Any:
+        """What runs inputs of these shapes; a graph that knows its shapes takes a fifth of the time less than one for any batch."""
+        if shapes not in self.requests:
+            self.model.reshape(dict(zip((node.any_name for node in self.model.inputs), map(list, shapes), strict=True)))
+            self.requests[shapes] = self.core.compile_model(self.model, "CPU", self.settings).create_infer_request()
+        return self.requests[shapes]
 
     def __call__(self, *inputs: NDArray[Any]) -> Arrays:
         """Runs the graph."""
-        found = self.request.infer(list(inputs), share_inputs=True)
+        found = self._request(tuple(array.shape for array in inputs)).infer(list(inputs), share_inputs=True)
         return [found[number] for number in range(self.outputs)]
 
 

@@ -121,7 +121,7 @@ class Segmenter(TaskModel):
             ValueError: the file cannot be read as an image, or the pixels are of another kind.
         """
         pixels = rgb_pixels(image)
-        return self.eval().segment([torch.from_numpy(pixels).permute(2, 0, 1).to(self.mean.device)], enlarge=True)[0]
+        return self.judging().segment([torch.from_numpy(pixels).permute(2, 0, 1).to(self.mean.device)], enlarge=True)[0]
 
     def run_by(self, engine: Engine) -> Self:
         """Lets an exported file compute, see `TaskModel.run_by`.
