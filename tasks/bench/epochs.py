@@ -46,7 +46,7 @@ def epochs(images: str, annotations: str, size: tuple[int, int], batch_size: int
     }
     name = f"an epoch of SSDLite on MobileNetV2, {size[0]} x {size[1]}, {count // batch_size} batches of {batch_size} images from files"
     equal = "recipe and network (losses and gradients: see the step above); draws differ"
-    return Race(name, "images", count // batch_size * batch_size, "torchvision", calls, equal, prepare=_prepare)
+    return Race(name, "images", count // batch_size * batch_size, "torchvision", calls, equal, prepare=_prepare, warm_up=0)
 
 
 class Photos(Dataset[Any]):
@@ -109,7 +109,7 @@ def _ours(images: str, annotations: str, size: tuple[int, int], batch_size: int,
 
 
 def _prepare(name: str) -> None:
-    if name == "torchvision":
-        give_back_freed_memory()
-    else:
+    """As a program of its own begins; what was kept would be copied, page by page, once workers share it."""
+    give_back_freed_memory()
+    if name != "torchvision":
         keep_freed_memory()

@@ -49,13 +49,15 @@ class Own(NamedTuple):
     rounded: bool = False
 
 
-def races(detector: str, segmenter: str, images: str, size: int = 320, limit: int = 16, tflite: str | None = None) -> Iterator[Race]:
+def races(
+    images: str, detector: str | None = None, segmenter: str | None = None, size: int = 320, limit: int = 48, tflite: str | None = None
+) -> Iterator[Race]:
     """Yields the races.
 
     Args:
-        detector: checkpoint of a trained detector; an untrained one scores everything alike.
-        segmenter: checkpoint of a segmenter, on whose input size the peers run too.
         images: folder of JPEG files to run on.
+        detector: checkpoint of a trained detector; an untrained one scores everything alike. Without it, detectors are left out.
+        segmenter: checkpoint of a segmenter, on whose input size the peers run too. Without it, segmenters are left out.
         size: height and width of the detectors' input; torchvision's knows 320 only.
         limit: most images.
         tflite: a TensorFlow Lite segmenter that takes uint8 pixels.
@@ -66,10 +68,12 @@ def races(detector: str, segmenter: str, images: str, size: int = 320, limit: in
     files = find_images([images])[:limit]
     yield _features()
     with tempfile.TemporaryDirectory() as folder:
-        found = Detector.from_checkpoint(detector)
-        found.size, found.head.suppression = (size, size), RULES["evaluation"]
-        yield from _detection(found, files, Path(folder))
-        yield from _segmentation(Segmenter.from_checkpoint(segmenter), files, Path(tflite) if tflite else None, Path(folder))
+        if detector:
+            found = Detector.from_checkpoint(detector)
+            found.size, found.head.suppression = (size, size), RULES["evaluation"]
+            yield from _detection(found, files, Path(folder))
+        if segmenter:
+            yield from _segmentation(Segmenter.from_checkpoint(segmenter), files, Path(tflite) if tflite else None, Path(folder))
 
 
 def _features() -> Race:

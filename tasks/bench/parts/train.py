@@ -39,7 +39,7 @@ def races(
     mask_batch_size: int = 8,
     images: str | None = None,
     annotations: str | None = None,
-    epoch_images: int = 128,
+    epoch_images: int = 256,
 ) -> Iterator[Race]:
     """Yields the races: forward pass, loss, backward pass and SGD on random images.
 
