@@ -12,7 +12,8 @@ from backbones import Tap
 from backbones.layers import Conv2d, Layers, Padding
 from heads.anchors import PRESETS, AnchorRule, make_anchors
 from heads.base import BoxPredictions, DetectionHead, Detections, Targets
-from heads.boxes import decode, encode, match
+from heads.boxes import CODER_WEIGHTS, MAX_LOG_SIDE, decode, encode, match
+from heads.greedy import decode_all
 from heads.multibox import ClassLoss, SoftmaxLoss
 from heads.nms import Suppression
 from heads.shared import shared_count
@@ -126,7 +127,7 @@ class SSDLite(DetectionHead):
     def postprocess(self, predictions: BoxPredictions, image_sizes: Tensor) -> list[Detections]:
         """Scores, non-maximum suppression, and boxes in original pixels, see `DetectionHead.postprocess`."""
         scores = self.class_loss.scores(predictions.class_logits.float())
-        decoded = decode(predictions.box_deltas.float(), predictions.anchors)
+        decoded = _decode(predictions.box_deltas.float(), predictions.anchors.float())
         found = [self.suppression(*image) for image in zip(scores, decoded, strict=True)]
         counts = [len(labels) for _, labels in found]
         anchor, label = (torch.cat(part) for part in zip(*found, strict=True))
@@ -178,6 +179,12 @@ def _anchor_rule(anchors: str | AnchorRule) -> AnchorRule:
     if anchors not in PRESETS:
         raise ValueError(f"anchors {anchors!r} is unknown; accepted: {', '.join(PRESETS)}, or an anchor rule")
     return PRESETS[anchors]
+
+
+def _decode(deltas: Tensor, anchors: Tensor) -> Tensor:
+    if deltas.device.type != "cpu":
+        return decode(deltas, anchors)
+    return torch.from_numpy(decode_all(deltas.contiguous().numpy(), anchors.contiguous().numpy(), CODER_WEIGHTS, MAX_LOG_SIDE))
 
 
 def _by_anchor(output: Tensor, columns: int) -> Tensor:

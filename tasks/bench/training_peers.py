@@ -78,7 +78,7 @@ def transformers_deeplab(num_classes: int) -> Any:
 def deeplab_parts() -> tuple[MobileNetV2, Any]:
     """Our backbone, and what builds our head, of the same network."""
     backbone = MobileNetV2(["layer18"], output_stride=16, padding="same", bn_eps=1e-3, bn_momentum=0.003)
-    return backbone, partial(DeepLabV3, padding="same", bn_eps=1e-5)
+    return backbone, partial(DeepLabV3, padding="same", bn_eps=1e-5, dropout=0.0)
 
 
 def copy_in_order(target: nn.Module, *sources: nn.Module) -> None:

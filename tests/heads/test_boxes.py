@@ -7,7 +7,8 @@ from torch.testing import assert_close
 from torchvision.models.detection._utils import BoxCoder, SSDMatcher
 from torchvision.ops import box_convert, box_iou
 
-from heads.boxes import decode, encode, match
+from heads.boxes import CODER_WEIGHTS, MAX_LOG_SIDE, decode, encode, match
+from heads.greedy import decode_all
 
 ANCHORS = torch.tensor([[0, 0, 10, 10], [20, 0, 30, 10], [0, 20, 10, 30], [20, 20, 30, 30]]).float()
 
@@ -33,6 +34,13 @@ def test_decode_undoes_encode() -> None:
 
 def test_zero_deltas_are_the_anchors() -> None:
     assert_close(decode(torch.zeros(4, 4), ANCHORS), ANCHORS)
+
+
+def test_compiled_loop_decodes_alike() -> None:
+    deltas, anchors = 5 * torch.randn(2, 50, 4), random_boxes(50)
+    deltas[0, 0], deltas[0, 1] = 1e4, torch.nan
+    found = torch.from_numpy(decode_all(deltas.numpy(), anchors.numpy(), CODER_WEIGHTS, MAX_LOG_SIDE))
+    assert_close(found, decode(deltas, anchors), rtol=1e-5, atol=1e-3, equal_nan=True)
 
 
 def test_equals_torchvision() -> None:

@@ -72,17 +72,14 @@ def _detection(size: tuple[int, int], batch_size: int) -> Race:
     layers = (theirs.backbone, theirs.head.regression_head, theirs.head.classification_head)
     peers.copy_in_order(ours.model, *layers)
     images = _images(batch_size, size)
-    # Each box in its own ninth of the image: torchvision gives an anchor that two boxes want to another one of them than we.
-    cells = torch.stack([torch.randperm(9)[:BOXES] for _ in range(batch_size)])
-    corners = torch.stack([cells % 3, cells // 3], dim=2) + 0.2 * torch.rand(batch_size, BOXES, 2)
-    boxes = torch.cat([corners, corners + 0.3 + 0.5 * torch.rand(batch_size, BOXES, 2)], dim=2) * size[0] / 3
+    boxes = _boxes(batch_size, size[0])
     labels = torch.randint(1, CLASSES + 1, (batch_size, BOXES))
     batch = BoxBatch(images, Targets(boxes, labels), torch.tensor([size] * batch_size), torch.arange(batch_size))
-    floats = images / 255
+    theirs.transform.image_mean, theirs.transform.image_std = ours.model.mean.flatten().tolist(), ours.model.std.flatten().tolist()
     targets = [{"boxes": own, "labels": names} for own, names in zip(boxes, labels, strict=True)]
 
     def loss_of_theirs(dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.stack(list(theirs.to(dtype)(list(floats.to(dtype)), targets).values())).sum()
+        return torch.stack(list(theirs.to(dtype)(list(images.to(dtype) / 255), targets).values())).sum()
 
     steps = {"torchvision": _step(theirs, loss_of_theirs)} | _own_steps(ours, batch)
     equal = _compare(nn.ModuleList(layers), loss_of_theirs, ours, batch)
@@ -103,22 +100,34 @@ def _segmentation(size: tuple[int, int], batch_size: int) -> Race:
     masks = torch.randint(0, MASK_CLASSES, (batch_size, size[0] // 20, size[1] // 20))
     masks = F.interpolate(masks[:, None].float(), size).squeeze(1).to(torch.uint8)
     batch = MaskBatch(list(images), list(masks), torch.arange(batch_size))
-    inputs, wanted = ours.model.normalise(images), masks.long()
+    wanted = masks.long()
+    inputs = {dtype: ours.to(dtype).model.normalise(images.to(dtype) / 255) for dtype in (torch.float64, torch.float32)}
     plus = smp.DeepLabV3Plus("mobilenet_v2", encoder_weights=None, classes=MASK_CLASSES)
 
     def loss_of_theirs(dtype: torch.dtype = torch.float32) -> Tensor:
-        loss: Tensor = theirs.to(dtype)(inputs.to(dtype), labels=wanted).loss
+        loss: Tensor = theirs.to(dtype)(inputs[dtype], labels=wanted).loss
         return loss
 
     steps = {"transformers": _step(theirs, loss_of_theirs)}
     # It takes multiples of 16 only.
-    less = inputs[..., : size[0] // 16 * 16, : size[1] // 16 * 16].contiguous()
+    less = inputs[torch.float32][..., : size[0] // 16 * 16, : size[1] // 16 * 16].contiguous()
     shown = wanted[:, : less.shape[2], : less.shape[3]]
     steps["segmentation-models-pytorch DeepLabV3+"] = _step(plus, lambda: F.cross_entropy(plus(less), shown, ignore_index=255))
     steps |= _own_steps(ours, batch)
     equal = _compare(nn.ModuleList(layers), loss_of_theirs, ours, batch)
     name = f"a training step of Mobile DeepLabv3, {size[0]} x {size[1]}, {batch_size} images"
     return Race(name, "images", batch_size, "transformers", steps, equal, _work(ours, batch_size), partial(_prepare, steps))
+
+
+def _boxes(batch_size: int, size: int) -> Tensor:
+    """Boxes near squares of the finest anchors (a fifth of the image every 16 pixels), each in its own ninth of the image.
+
+    Where several anchors overlap a box as much, or two boxes want the same anchor, rounding decides, and torchvision otherwise than we.
+    """
+    cells = torch.stack([torch.randperm(9)[:BOXES] for _ in range(batch_size)])
+    centres = (torch.stack([cells % 3, cells // 3], dim=2) + 0.5) * size / 3 // 16 * 16 + 8 + 4 * torch.rand(batch_size, BOXES, 2) - 2
+    half = size / 10 * (1 + 0.2 * torch.rand(batch_size, BOXES, 2) - 0.1)
+    return torch.cat([centres - half, centres + half], dim=2)
 
 
 def _images(batch_size: int, size: tuple[int, int]) -> Tensor:
@@ -159,7 +168,9 @@ def _compare(theirs: nn.Module, loss_of_theirs: Callable[[torch.dtype], Tensor],
         ValueError: ours differ in float64 by more than rounding, or in bfloat16 by much more than the peer's own.
     """
     expected = _gradients(loss_of_theirs(torch.float64), theirs)
-    exact = _gradients(_loss_of(ours.double(), batch, False), ours.model)
+    shares = [image.double() / 255 for image in batch.images]
+    images = torch.stack(shares) if isinstance(batch.images, Tensor) else shares
+    exact = _gradients(_loss_of(ours.double(), batch._replace(images=images), False), ours.model)
     ours.float()
     with torch.autocast("cpu", torch.bfloat16):
         rounded = _gradients(loss_of_theirs(torch.float32), theirs)
