@@ -8,12 +8,11 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.nn.functional import interpolate
 
 from heads import IGNORE_INDEX
 from tasks.colours import Colours
+from tasks.images import resize_image
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else importing it asks the network for a newer version
 
@@ -69,6 +68,8 @@ def cut_window(
         sampling: `bilinear` for pictures (averaging where pixels would be skipped), `triangle` for (H, W, 3) pictures in half the time
             (with Pillow's weighted average there, as `tasks.images.resize_image`), `nearest` for masks.
     """
+    import cv2
+
     height, width = size
     x1, y1, x2, y2 = window
     rows, columns = _cut(y1, y2, height, image.shape[0]), _cut(x1, x2, width, image.shape[1])
@@ -76,9 +77,9 @@ def cut_window(
     resized = _resize(part, (rows[3] - rows[2], columns[3] - columns[2]), max(rows[4], columns[4]) > 1, sampling)
     if resized.shape[:2] == (height, width):
         return resized
-    canvas = np.empty((height, width, *image.shape[2:]), dtype=np.uint8)
-    canvas[:] = fill
-    canvas[rows[2] : rows[3], columns[2] : columns[3]] = resized
+    borders = rows[2], height - rows[3], columns[2], width - columns[3]
+    colour = fill if isinstance(fill, tuple) else (fill,)
+    canvas: NDArray[np.uint8] = cv2.copyMakeBorder(resized, *borders, cv2.BORDER_CONSTANT, value=colour)  # type: ignore[assignment]
     return canvas
 
 
@@ -99,9 +100,7 @@ def _resize(part: NDArray[np.uint8], size: tuple[int, int], reduces: bool, sampl
     import cv2
 
     if sampling == "triangle" and reduces:
-        pixels = torch.from_numpy(part).permute(2, 0, 1)[None]
-        found: NDArray[np.uint8] = interpolate(pixels, size, mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
-        return found
+        return resize_image(part, size)
     smooth = cv2.INTER_AREA if reduces else cv2.INTER_LINEAR
     interpolation = cv2.INTER_NEAREST_EXACT if sampling == "nearest" else smooth
     resized: NDArray[np.uint8] = cv2.resize(part, size[::-1], interpolation=interpolation)  # type: ignore[assignment]

@@ -168,9 +168,9 @@ def resize_image(image: RGBImage, size: tuple[int, int]) -> RGBImage:
     It is Pillow's bilinear filter by torch, in less than half the time; values differ by one at most.
     Skipping pixels instead costs a detector a point of AP: Google's SSDLite has 35.5 on a part of COCO with it and 36.5 without.
     """
-    pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
-    resized = F.interpolate(pixels, (size[0], size[1]), mode="bilinear", antialias=True)[0].permute(1, 2, 0)
-    return np.ascontiguousarray(resized.numpy())
+    pixels = torch.from_numpy(image)[None].permute(0, 3, 1, 2)  # in this order: else the result is in another one, and takes longer
+    resized: RGBImage = F.interpolate(pixels, (size[0], size[1]), mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
+    return resized
 
 
 def find_images(sources: Sequence[str]) -> list[Path]:

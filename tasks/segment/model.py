@@ -170,7 +170,8 @@ class Segmenter(TaskModel):
         if share == 1 or (share > 1 and not enlarge):
             return image
         size = [max(round(side * share), 1) for side in image.shape[1:]]
-        pixels = image[None] if image.device.type == "cpu" else image[None].float()  # only CPUs interpolate integers, and round at once
+        pixels = image.permute(1, 2, 0)[None].permute(0, 3, 1, 2)  # keeps the order in memory: the result of `image[None]` has another one
+        pixels = pixels if image.device.type == "cpu" else pixels.float()  # only CPUs interpolate integers, and round at once
         fitted = F.interpolate(pixels, size, mode="bilinear", antialias=True)[0]
         return fitted if fitted.dtype == torch.uint8 else fitted.round().clamp(0, 255).to(torch.uint8)
 
