@@ -76,11 +76,13 @@ class Conv2d(nn.Conv2d):
 
     def _convolve(self, input: Tensor) -> Tensor:
         # oneDNN's bfloat16 backward pass leaves gradients of weights unset where an input smaller than the stride gives them padding only.
-        if min(input.shape[-2:]) >= self.stride[0]:
-            sides = [self._padding(size, axis) for axis, size in enumerate(input.shape[-2:])]
-            if all(before == after for before, after in sides):  # copies nothing
-                even = [before for before, _ in sides]
-                return F.conv2d(input, self.weight, self.bias, self.stride, even, self.dilation, self.groups)
+        fits = min(input.shape[-2:]) >= self.stride[0]
+        if fits and not self.pads_asymmetrically:
+            return super().forward(input)
+        sides = [self._padding(size, axis) for axis, size in enumerate(input.shape[-2:])]
+        if fits and all(before == after for before, after in sides):  # copies nothing
+            even = [before for before, _ in sides]
+            return F.conv2d(input, self.weight, self.bias, self.stride, even, self.dilation, self.groups)
         return F.conv2d(self.padded(input), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
     def padded(self, input: Tensor) -> Tensor:
