@@ -102,8 +102,13 @@ def _ours(images: str, annotations: str, size: tuple[int, int], batch_size: int,
     limits: dict[str, Any] = {"limit_train_batches": count // batch_size, "limit_val_batches": 0}
 
     def epoch() -> None:
-        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-        L.Trainer(max_epochs=1, accelerator="cpu", precision="bf16-mixed", **quiet, **limits).fit(module, data)
+        log = logging.getLogger("lightning.pytorch")
+        before = log.level
+        log.setLevel(logging.ERROR)
+        try:
+            L.Trainer(max_epochs=1, accelerator="cpu", precision="bf16-mixed", **quiet, **limits).fit(module, data)
+        finally:
+            log.setLevel(before)
 
     return epoch
 

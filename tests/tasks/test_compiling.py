@@ -33,6 +33,8 @@ def test_machines_without_a_compiler_are_told(shapes_root: Path, tmp_path: Path,
 @pytest.mark.filterwarnings("ignore")  # those of the compiler
 def test_compiled_runs_end_as_others(task: str, shapes_root: Path, tmp_path: Path) -> None:
     flags = [*FLAGS, *OWN[task], f"--data.root={shapes_root}", "--data.train_images=6", "--trainer.max_epochs=1"]
+    flags += ["--model.head.dropout=0"] if task != "detect" else []  # compiled networks draw otherwise
+    flags += ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.01"]  # AdamW makes whole steps of gradients that are rounding
     MAINS[task](["fit", *flags, f"--runs={tmp_path / 'plain'}"])
     MAINS[task](["fit", *flags, f"--runs={tmp_path / 'compiled'}", "--trainer.callbacks+=tasks.compiling.Compile"])
     plain, compiled = (
@@ -40,4 +42,8 @@ def test_compiled_runs_end_as_others(task: str, shapes_root: Path, tmp_path: Pat
         for name in ("plain", "compiled")
     )
     assert list(plain) == list(compiled)
-    assert all(torch.allclose(value.double(), compiled[name].double(), rtol=1e-3, atol=1e-3) for name, value in plain.items())
+    apart, size = (
+        sum(float(value.double().square().sum()) ** 0.5 for value in values)
+        for values in ([plain[name].double() - compiled[name] for name in plain], plain.values())
+    )
+    assert apart < 1e-4 * size
