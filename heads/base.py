@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from backbones import Tap
 from backbones.spec import Described
 from heads.label_map import label_map
-from heads.upsampling import MUCH, upsample_by_products
+from heads.upsampling import LEAST_FACTOR, upsample_by_products
 
 # Pixels of this value in a mask are void: they neither train nor count (PASCAL VOC's object borders).
 IGNORE_INDEX = 255
@@ -136,7 +136,7 @@ class SegmentationHead(Described, nn.Module, ABC):
         """Brings (B, K, h, w) logits to (B, K, height, width), bilinearly."""
         if logits.shape[2:] == tuple(size):
             return logits
-        if self.training and MUCH * logits.shape[2] <= size[0] and MUCH * logits.shape[3] <= size[1]:
+        if self.training and LEAST_FACTOR * logits.shape[2] <= size[0] and LEAST_FACTOR * logits.shape[3] <= size[1]:
             return upsample_by_products(logits, (size[0], size[1]), self.align_corners)
         return F.interpolate(logits, tuple(size), mode="bilinear", align_corners=self.align_corners)
 

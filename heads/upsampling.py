@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 # From so many times the cells on, the products take less time than torch's own operator and its backward pass.
-MUCH = 4
+LEAST_FACTOR = 4
 
 
 def upsample_by_products(features: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:

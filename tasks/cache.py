@@ -114,7 +114,10 @@ class ImageCache:
         content = memoryview(stored)[HEADER.size :]
         if mark != MARK or checksum != zlib.crc32(content):
             return None
-        return self._decode(content, (height, width)), (height, width)
+        try:
+            return self._decode(content, (height, width)), (height, width)
+        except ValueError:  # a damaged header tells another size
+            return None
 
     def _keep(self, place: Path, content: bytes) -> None:
         """Writes beside the place and renames; what a lost power supply leaves half written, the checksum shows."""

@@ -217,12 +217,11 @@ class TaskModel(nn.Module, ABC):
         """
         fold(self.eval())
         self.dtype = dtype
-        for part in (self.backbone, self.head):
-            part.to(dtype)
+        nn.ModuleList([self.backbone, self.head]).to(dtype)
         return self.to(memory_format=torch.channels_last).requires_grad_(False)
 
     def judging(self) -> Self:
-        """Returns the model in evaluation mode; `eval` itself takes a millisecond to go through all layers."""
+        """Returns the model in evaluation mode; `eval` takes a millisecond to go through all layers."""
         return self.eval() if self.training else self
 
     def run_by(self, engine: Engine) -> Self:
