@@ -1,11 +1,15 @@
 """Convolution blocks shared by backbones and heads."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from backbones.depthwise import Depthwise
+from backbones.loops import type_from_loops
+from backbones.norm import BatchNorm2d, ConvNormAct
 
 Padding = Literal["symmetric", "same"]
 
@@ -49,30 +53,23 @@ class Conv2d(nn.Conv2d):
         padding = (kernel_size - 1) // 2 * dilation
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
         self.pads_asymmetrically = padding_rule == "same" and stride > 1 and kernel_size > 1
-        # On CPUs the bfloat16 backward pass of these convolutions is an order of magnitude slower than that of others.
-        self.slow_in_bfloat16 = groups > 1 and (stride > 1 or dilation > 1)
+        # On CPUs oneDNN's backward pass of these convolutions takes many times as long as that of others, most of all in bfloat16.
+        self.is_slow_backward = groups > 1 and (stride > 1 or dilation > 1)
+        self.has_loops = self.is_slow_backward and groups == in_channels == out_channels and not bias
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolves (B, C, H, W) features."""
-        if self.slow_in_bfloat16 and input.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-            if self.stride[0] == 1:
-                return self._convolve_phases(input)
-            with torch.autocast("cpu", enabled=False):
-                return self._convolve(input.float())
-        return self._convolve(input)
-
-    def _convolve_phases(self, input: Tensor) -> Tensor:
-        """A dilated convolution as one without dilation: each of the grids of every n-th pixel is an image of its own (space to batch)."""
-        (batch, channels, height, width), n = input.shape, self.dilation[0]
-        rows, columns = -(-height // n), -(-width // n)
-        grids = (
-            F.pad(input, (0, columns * n - width, 0, rows * n - height)).permute(0, 2, 3, 1).reshape(batch, rows, n, columns, n, channels)
-        )
-        images = grids.permute(2, 4, 0, 1, 3, 5).reshape(-1, rows, columns, channels).permute(0, 3, 1, 2)
-        even = [(kernel - 1) // 2 for kernel in self.kernel_size]
-        output = F.conv2d(images, self.weight, self.bias, 1, even, 1, self.groups).permute(0, 2, 3, 1)
-        together = output.reshape(n, n, batch, rows, columns, -1).permute(2, 3, 0, 4, 1, 5).reshape(batch, rows * n, columns * n, -1)
-        return together[:, :height, :width].contiguous().permute(0, 3, 1, 2)
+        if not (self.is_slow_backward and input.device.type == "cpu" and torch.is_grad_enabled()):
+            return self._convolve(input)
+        dtype = type_from_loops(input) if self.has_loops and self.weight.dtype == torch.float32 else None
+        if dtype is not None:
+            before = [self._padding(size, axis)[0] for axis, size in enumerate(input.shape[-2:])]
+            size = [self._size(size, axis) for axis, size in enumerate(input.shape[-2:])]
+            return cast(Tensor, Depthwise.apply(input.to(dtype), self.weight, self.stride[0], self.dilation[0], before, size))  # type: ignore[no-untyped-call]
+        if not torch.is_autocast_enabled("cpu"):
+            return self._convolve(input)
+        with torch.autocast("cpu", enabled=False):
+            return self._convolve(input.float())
 
     def _convolve(self, input: Tensor) -> Tensor:
         # oneDNN's bfloat16 backward pass leaves gradients of weights unset where an input smaller than the stride gives them padding only.
@@ -101,22 +98,17 @@ class Conv2d(nn.Conv2d):
         weight = F.pad(self.weight, (odd[1], 0, odd[0], 0)).contiguous(memory_format=torch.channels_last) if any(odd) else self.weight
         return weight, [after for _, after in sides]
 
+    def _size(self, size: int, axis: int) -> int:
+        """Rows or columns of the output."""
+        reach = (self.kernel_size[axis] - 1) * self.dilation[axis]
+        return (size + sum(self._padding(size, axis)) - reach - 1) // self.stride[axis] + 1
+
     def _padding(self, size: int, axis: int) -> tuple[int, int]:
         stride, reach = self.stride[axis], (self.kernel_size[axis] - 1) * self.dilation[axis]
         if not self.pads_asymmetrically:
             return reach // 2, reach // 2
         total = max((-(-size // stride) - 1) * stride + reach + 1 - size, 0)
         return total // 2, total - total // 2
-
-
-class BatchNorm2d(nn.BatchNorm2d):
-    """A batch norm that also trains on a single value a channel (a 1x1 map of one image), by its running statistics."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalises (B, C, H, W) features."""
-        if self.training and input.numel() == input.shape[1]:
-            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
-        return super().forward(input)
 
 
 @dataclass(frozen=True)
@@ -149,15 +141,15 @@ class Layers:
 
     def conv_bn_relu6(
         self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, dilation: int = 1, groups: int = 1
-    ) -> nn.Sequential:
+    ) -> ConvNormAct:
         """Convolution, batch norm and ReLU6."""
-        return nn.Sequential(*self.conv_bn(in_channels, out_channels, kernel_size, stride, dilation, groups), nn.ReLU6(inplace=True))
+        return ConvNormAct(*self.conv_bn(in_channels, out_channels, kernel_size, stride, dilation, groups), nn.ReLU6(inplace=True))
 
-    def conv_bn_relu(self, in_channels: int, out_channels: int, kernel_size: int = 1, dilation: int = 1, groups: int = 1) -> nn.Sequential:
+    def conv_bn_relu(self, in_channels: int, out_channels: int, kernel_size: int = 1, dilation: int = 1, groups: int = 1) -> ConvNormAct:
         """Convolution, batch norm and ReLU."""
-        return nn.Sequential(*self.conv_bn(in_channels, out_channels, kernel_size, 1, dilation, groups), nn.ReLU(inplace=True))
+        return ConvNormAct(*self.conv_bn(in_channels, out_channels, kernel_size, 1, dilation, groups), nn.ReLU(inplace=True))
 
-    def depthwise(self, channels: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
+    def depthwise(self, channels: int, stride: int = 1, dilation: int = 1) -> ConvNormAct:
         """3x3 depthwise convolution, batch norm and ReLU6."""
         return self.conv_bn_relu6(channels, channels, 3, stride, dilation, groups=channels)
 

@@ -9,8 +9,9 @@ from torch.nn import functional as F
 
 from backbones.base import Tap, select_taps
 from backbones.chain import ChainBackbone
-from backbones.layers import BatchNorm2d, Conv2d, Layers, Padding
+from backbones.layers import Conv2d, Layers, Padding
 from backbones.mobilenet_v2 import initialise
+from backbones.norm import BatchNorm2d
 from backbones.weights import load_weights
 
 # Channels at the end by filters of a cell of the first stage: the last stage has four times as many filters, and joins six states.

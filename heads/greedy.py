@@ -4,20 +4,10 @@ torch decodes by a dozen operators, each of which takes longer to start than to 
 boxes or leaves pairs of different classes alone; its own needs all pairs.
 """
 
-from collections.abc import Callable
-from typing import Any
-
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-
-def compiled(function: Callable[..., Any]) -> Any:
-    """Compiles a function at its first call, and keeps the outcome on disk where there is a folder to write to."""
-    try:
-        return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        return numba.njit(nogil=True, error_model="numpy")(function)
+from backbones.loops import compiled
 
 
 @compiled

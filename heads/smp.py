@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backbones import Tap
-from backbones.layers import BatchNorm2d
+from backbones.norm import BatchNorm2d
 from heads.base import SegmentationHead
 from heads.taps import blocks, listed
 
@@ -176,7 +176,7 @@ def build(architecture: str, channels: Sequence[int], num_classes: int, settings
 
 
 def accept_single_values(module: nn.Module) -> nn.Module:
-    """Replaces new batch norms by those that also train on a single value a channel, see `backbones.layers.BatchNorm2d`."""
+    """Replaces new batch norms by those that also train on a single value a channel, see `backbones.norm.BatchNorm2d`."""
     for name, child in module.named_children():
         if type(child) is nn.BatchNorm2d and child.track_running_stats:
             setattr(module, name, BatchNorm2d(child.num_features, child.eps, child.momentum, child.affine))

@@ -20,15 +20,16 @@ from tests.tasks.nursery import EVENTS, FLAGS, NAMES, OWN, differences, run_of
 
 KILLS = 6  # of each task, with and without loader workers: 36 in all
 ROOT = Path(__file__).parents[2]
+# All runs by as many threads: sums of the gradients are rounded otherwise by another number.
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 
 @pytest.fixture(scope="module")
 def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Runs a command in a process of its own and returns its exit code."""
     log = tmp_path_factory.mktemp("nursery") / "log"
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, "-c", "from tests.tasks.nursery import serve; serve()"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT) as nursery:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT, cwd=ROOT) as nursery:
         assert nursery.stdin
         assert nursery.stdout
 
@@ -85,7 +86,8 @@ def test_signal_to_the_process_and_its_loader_workers(
     run = run_of(tmp_path, "classify")
     command = [sys.executable, "-m", "tasks.classify", *args]
     heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # tests may run in the background
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True, preexec_fn=heard) as started:
+    options: dict[str, Any] = {"text": True, "env": ENVIRONMENT, "cwd": ROOT, "start_new_session": True, "preexec_fn": heard}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, **options) as started:
         while not (run / "checkpoints/last.ckpt").is_file():
             time.sleep(0.01)
             assert started.poll() is None
