@@ -7,6 +7,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,9 +18,11 @@ from tasks.bench import peers
 from tasks.bench.parts.postprocess import RULES
 from tasks.bench.race import Race
 from tasks.detect.model import Detector
-from tasks.export.files import convert_to_openvino, write_onnx
+from tasks.export.command import CALIBRATING, samples
+from tasks.export.files import Graph, convert_to_openvino, write_onnx
 from tasks.export.graphs import DetectionGraph, SegmentationGraph
-from tasks.images import find_images
+from tasks.export.quantize import quantize_onnx
+from tasks.images import RGBImage, find_images
 from tasks.model import TaskModel
 from tasks.segment.model import Segmenter
 
@@ -42,7 +45,7 @@ class Own(NamedTuple):
 
     Attributes:
         model: it.
-        rounded: whether it computes in bfloat16, so that results differ by more than float32's rounding.
+        rounded: whether it computes in bfloat16 or int8, so that results differ by more than float32's rounding.
     """
 
     model: Any
@@ -50,7 +53,13 @@ class Own(NamedTuple):
 
 
 def races(
-    images: str, detector: str | None = None, segmenter: str | None = None, size: int = 320, limit: int = 48, tflite: str | None = None
+    images: str,
+    detector: str | None = None,
+    segmenter: str | None = None,
+    size: int = 320,
+    limit: int = 48,
+    tflite: str | None = None,
+    calibration: str | None = None,
 ) -> Iterator[Race]:
     """Yields the races.
 
@@ -61,19 +70,21 @@ def races(
         size: height and width of the detectors' input; torchvision's knows 320 only.
         limit: most images.
         tflite: a TensorFlow Lite segmenter that takes uint8 pixels.
+        calibration: folder of other images, from which int8 takes its ranges of values. Without it, int8 is left out.
 
     Raises:
         ValueError: a file cannot be read, or our model has other results in another form.
     """
     files = find_images([images])[:limit]
+    typical = list(samples([calibration], CALIBRATING)) if calibration else []
     yield _features()
     with tempfile.TemporaryDirectory() as folder:
         if detector:
             found = Detector.from_checkpoint(detector)
             found.size, found.head.suppression = (size, size), RULES["evaluation"]
-            yield from _detection(found, files, Path(folder))
+            yield from _detection(found, files, typical, Path(folder))
         if segmenter:
-            yield from _segmentation(Segmenter.from_checkpoint(segmenter), files, Path(tflite) if tflite else None, Path(folder))
+            yield from _segmentation(Segmenter.from_checkpoint(segmenter), files, typical, Path(tflite) if tflite else None, Path(folder))
 
 
 def _features() -> Race:
@@ -109,9 +120,9 @@ def _over(inputs: Sequence[tuple[Any, ...]], call: Callable[..., Any]) -> Callab
     return lambda: [call(*arguments) for arguments in inputs]
 
 
-def _detection(plain: Detector, images: Sequence[Path], folder: Path) -> Iterator[Race]:
+def _detection(plain: Detector, images: Sequence[Path], typical: Sequence[RGBImage], folder: Path) -> Iterator[Race]:
     others = peers.installed(peers.DETECTORS, len(plain.class_names), plain.size[0])
-    own = _forms(plain, DetectionGraph(plain), lambda batch: (batch,), folder / "detector")
+    own = _forms(plain, DetectionGraph(plain), typical, folder / "detector")
     expected = [plain.predict(image) for image in images]
     equal = _compared(own, images, lambda form, image, number: _apart(expected[number], form.model.predict(image), COMPARED[form.rounded]))
     for batch in BATCHES:
@@ -119,7 +130,9 @@ def _detection(plain: Detector, images: Sequence[Path], folder: Path) -> Iterato
     yield _results("JPEG to boxes", images, {name: peer.result for name, peer in others.items()}, own, DETECTION_PEER, equal)
 
 
-def _segmentation(plain: Segmenter, images: Sequence[Path], tflite: Path | None, folder: Path) -> Iterator[Race]:
+def _segmentation(
+    plain: Segmenter, images: Sequence[Path], typical: Sequence[RGBImage], tflite: Path | None, folder: Path
+) -> Iterator[Race]:
     others = peers.installed(peers.SEGMENTERS, len(plain.class_names), plain.size[0])
     results = {name: peer.result for name, peer in others.items()}
     if tflite is not None:
@@ -127,7 +140,7 @@ def _segmentation(plain: Segmenter, images: Sequence[Path], tflite: Path | None,
             results["TensorFlow Lite"] = peers.tensorflow_lite(tflite, torch.get_num_threads())
         except ImportError as error:
             print(f"TensorFlow Lite is left out: {error}")
-    own = _forms(plain, SegmentationGraph(plain), lambda batch: (batch, _sizes(batch, plain.size)), folder / "segmenter")
+    own = _forms(plain, SegmentationGraph(plain), typical, folder / "segmenter")
     expected = [plain.predict(image) for image in images]
     equal = _compared(own, images, lambda form, image, number: _share(expected[number], form.model.predict(image)))
     for batch in BATCHES:
@@ -146,11 +159,10 @@ def _cells(model: Segmenter) -> Callable[[Tensor], Any]:
     return lambda images: model._cells(model.normalise(images))
 
 
-def _forms(plain: Model, graph: Any, inputs: Callable[[Tensor], tuple[Tensor, ...]], path: Path) -> dict[str, Own]:
-    """Our model eager, optimised and exported."""
-    example = inputs(torch.zeros(2, *plain.size, 3, dtype=torch.uint8))
+def _forms(plain: Model, graph: Graph, typical: Sequence[RGBImage], path: Path) -> dict[str, Own]:
+    """Our model eager, optimised and exported; in int8 if there are images that are typical of what it sees."""
     onnx, threads, cls = path.with_suffix(".onnx"), torch.get_num_threads(), type(plain)
-    write_onnx(graph, example, onnx)
+    write_onnx(graph, graph.inputs(np.zeros((*plain.size, 3), np.uint8)), onnx)
     openvino = convert_to_openvino(Path(shutil.copy(onnx, path.with_name(f"{path.name}_openvino.onnx"))))
     forms = {
         "eager": Own(plain),
@@ -160,6 +172,11 @@ def _forms(plain: Model, graph: Any, inputs: Callable[[Tensor], tuple[Tensor, ..
         "OpenVINO": Own(cls.from_exported(openvino, threads)),
         "OpenVINO bf16": Own(cls.from_exported(openvino, threads, "bf16"), True),
     }
+    if typical:
+        integers = Path(shutil.copy(onnx, path.with_name(f"{path.name}_int8.onnx")))
+        quantize_onnx(integers, [graph.inputs(pixels) for pixels in typical])
+        forms["ONNX Runtime int8"] = Own(cls.from_exported(integers, threads), True)
+        forms["OpenVINO int8"] = Own(cls.from_exported(convert_to_openvino(integers), threads), True)
     for form in forms.values():
         if isinstance(plain, Detector):
             form.model.head.suppression = plain.head.suppression

@@ -11,9 +11,11 @@ from PIL import Image
 from backbones import MobileNetV2
 from heads import SSDLite
 from tasks.bench.__main__ import main
-from tasks.bench.parts import postprocess
+from tasks.bench.parts import infer, postprocess
 from tasks.bench.race import Race
 from tasks.detect.model import Detector
+from tasks.export.graphs import DetectionGraph
+from tasks.images import find_images, read_image
 from tests.backbones.contract import randomise
 
 
@@ -59,6 +61,22 @@ def test_results_that_differ_are_refused(detector: Path, images: Path, monkeypat
 
 
 original = SSDLite.postprocess
+
+
+@pytest.mark.slow
+def test_forms_of_inference(detector: Path, images: Path, tmp_path: Path) -> None:
+    plain = Detector.from_checkpoint(detector)
+    typical = [read_image(image) for image in find_images([str(images)])]
+    forms = infer._forms(plain, DetectionGraph(plain), typical, tmp_path / "detector")
+    assert list(forms)[-2:] == ["ONNX Runtime int8", "OpenVINO int8"]
+    pixels = torch.from_numpy(typical[0][:80, :96]).permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)
+    pixels = torch.nn.functional.pad(pixels, (0, 0, 8, 8))
+    with torch.inference_mode():
+        found = {name: form.model(pixels).class_logits.float() for name, form in forms.items()}
+    for name, logits in found.items():
+        apart = float((logits - found["eager"]).abs().max() / found["eager"].abs().max())
+        assert apart < (0.3 if forms[name].rounded else 1e-4), f"{name} is apart by {apart}"
+        assert apart > 1e-4 or not name.endswith("int8")
 
 
 @pytest.mark.slow
