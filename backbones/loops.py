@@ -58,21 +58,27 @@ def type_from_loops(input: Tensor) -> torch.dtype | None:
     """In which type loops return what they make of such (B, C, H, W) features; None where torch's own operators have to do it.
 
     Loops are for large float32 and bfloat16 features in channels_last order on the CPU. Under autocast they return bfloat16, else the type
-    that they were given. They take memory as it is, which neither torch's compilers nor its exporters can follow.
+    that they were given.
     """
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else input.dtype
     takes = (
         type(input) is Tensor
-        and input.device.type == "cpu"
         and input.dtype in _STORED
         and dtype in _STORED
         and input.numel() >= LEAST_SIZE
         and input.is_contiguous(memory_format=torch.channels_last)
-        and not torch.compiler.is_compiling()
-        and torch._C._get_tracing_state() is None
-        and _parallel() is not None
+        and are_there(input)
     )
     return dtype if takes else None
+
+
+def are_there(input: Tensor) -> bool:
+    """Whether loops can run on a tensor here: on a CPU, with torch's threads, and not while a compiler or exporter of torch looks on.
+
+    They take memory as it is, which those cannot follow.
+    """
+    looked_on = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+    return input.device.type == "cpu" and not looked_on and _parallel() is not None
 
 
 def stored(dtype: torch.dtype) -> Any:
@@ -137,3 +143,14 @@ def rounded(typing: Any, value: Any, like: Any) -> Any:
         return builder.trunc(builder.lshr(up, ir.Constant(_INT32, 16)), _INT16)
 
     return types.uint16(types.float32, types.uint16), generate
+
+
+@operator
+def power_of_two(typing: Any, exponent: Any) -> Any:
+    """2 to a whole float32 of -126 to 127."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        biased = builder.add(builder.fptosi(args[0], _INT32), ir.Constant(_INT32, 127))
+        return builder.bitcast(builder.shl(biased, ir.Constant(_INT32, 23)), _FLOAT)
+
+    return types.float32(types.float32), generate

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from heads.base import IGNORE_INDEX
+from heads.base import IGNORE_INDEX, SegmentationHead
+from heads.pixel_loops import PixelLoss, takes_loops
 from heads.shared import shared_count
 
 
@@ -33,15 +34,33 @@ class CrossEntropyLoss(nn.Module):
         Raises:
             ValueError: there is another number of class weights than of classes.
         """
-        weights = self.class_weights
-        if weights is not None and len(weights) != logits.shape[1]:
-            raise ValueError(f"class_weights has {len(weights)} values; accepted: {logits.shape[1]}, one a class, background included")
+        weights = self._weights(logits.shape[1])
         total = F.cross_entropy(logits, masks, weights, ignore_index=self.ignore_index, reduction="sum")
         valid = masks != self.ignore_index
-        if weights is None:
-            return total / shared_count(valid.sum())
-        counted = weights[masks.where(valid, 0)] * valid
-        return total / shared_count(counted.sum(), torch.finfo(counted.dtype).tiny)
+        return self._mean(total, valid.sum() if weights is None else (weights[masks.where(valid, 0)] * valid).sum())
+
+    def of_cells(self, cells: Tensor, masks: Tensor, head: SegmentationHead) -> Tensor:
+        """Returns the loss of (B, K, h, w) logits that a head brings to the size of (B, H, W) masks; on CPUs without making all of these.
+
+        Raises:
+            ValueError: there is another number of class weights than of classes.
+            IndexError: a mask holds a class that is not there.
+        """
+        is_plain = type(self).forward is CrossEntropyLoss.forward and type(head).upsample is SegmentationHead.upsample
+        if not (is_plain and takes_loops(cells, masks)):
+            return self(head.upsample(cells, masks.shape[1:]), masks)  # type: ignore[no-any-return]
+        weights = self._weights(cells.shape[1])
+        each = cells.new_ones(cells.shape[1]) if weights is None else weights
+        return self._mean(*PixelLoss.apply(cells, masks, each, self.ignore_index, head.align_corners))  # type: ignore[no-untyped-call]
+
+    def _weights(self, classes: int) -> Tensor | None:
+        if self.class_weights is not None and len(self.class_weights) != classes:
+            given = len(self.class_weights)
+            raise ValueError(f"class_weights has {given} values; accepted: {classes}, one a class, background included")
+        return self.class_weights
+
+    def _mean(self, total: Tensor, count: Tensor) -> Tensor:
+        return total / shared_count(count, 1.0 if self.class_weights is None else torch.finfo(count.dtype).tiny)
 
 
 class OHEMLoss(nn.Module):

@@ -74,12 +74,15 @@ class Segmenter(TaskModel):
         Returns:
             (B, K, H, W) logits.
         """
-        if self.engine is not None:
-            (cells,) = self._run_engine(images, torch.tensor([images.shape[2:]] * len(images)))
-        else:
-            cells = self._cells(self.normalise(images))
-        logits: Tensor = self.head.upsample(cells, images.shape[2:])
+        logits: Tensor = self.head.upsample(self.cells(images), images.shape[2:])
         return logits
+
+    def cells(self, images: Tensor) -> Tensor:
+        """Scores the same images at the head's own resolution: (B, K, h, w) logits."""
+        if self.engine is not None:
+            (found,) = self._run_engine(images, torch.tensor([images.shape[2:]] * len(images)))
+            return found
+        return self._cells(self.normalise(images))
 
     def _cells(self, pixels: Tensor) -> Tensor:
         """Logits of normalised images at the head's own resolution."""

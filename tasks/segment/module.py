@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from backbones import Backbone, Tap
-from heads import IGNORE_INDEX, CrossEntropyLoss, DeepLabV3, SegmentationHead
+from heads import IGNORE_INDEX, CrossEntropyLoss, DeepLabV3, OHEMLoss, SegmentationHead
 from tasks.export.engines import Precision
 from tasks.finite import OnNan
 from tasks.model import IMAGENET_MEAN, IMAGENET_STD
@@ -82,11 +82,14 @@ class SegmentationModule(TaskModule):
         """Returns the loss of a batch of crops, at their size and in float32; 0 where all pixels are void."""
         images = torch.stack(batch.images).contiguous(memory_format=self.memory_format)
         masks = torch.stack(batch.masks).long()
-        logits = self.model(images).float()
-        with torch.autocast(logits.device.type, enabled=False):
+        cells, head = self.model.cells(images).float(), self.model.head
+        with torch.autocast(cells.device.type, enabled=False):
+            if isinstance(self.loss, CrossEntropyLoss):
+                return {"pixel": self.loss.of_cells(cells, masks, head)}
+            logits = head.upsample(cells, masks.shape[1:])
             loss = self.loss(logits, masks)  # of a void batch too: processes may wait for each other in it
         # Of void pixels some losses of segmentation_models_pytorch make no number.
-        return {"pixel": loss if (masks != IGNORE_INDEX).any() else logits.sum() * 0}
+        return {"pixel": loss if isinstance(self.loss, OHEMLoss) or (masks != IGNORE_INDEX).any() else logits.sum() * 0}
 
     def on_validation_epoch_start(self) -> None:
         """Starts counting pixels."""

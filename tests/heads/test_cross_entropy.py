@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from heads import IGNORE_INDEX, CrossEntropyLoss, OHEMLoss
+from backbones import Tap, loops
+from heads import IGNORE_INDEX, CrossEntropyLoss, DeepLabV3, OHEMLoss
 
 WEIGHTS = [0.5, 2.0, 1.0]
 OURS = [CrossEntropyLoss(), CrossEntropyLoss(WEIGHTS), OHEMLoss(), OHEMLoss(min_kept=0.0), OHEMLoss(1.0, 1.0)]
@@ -42,6 +43,72 @@ def test_equals_torch(weights: list[float] | None) -> None:
     assert_close(found, expected)
     gradients = [torch.autograd.grad(loss, logits)[0] for loss in (found, expected)]
     assert_close(*gradients)
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("weights", [None, [0.5, 2.0, 1.0, 0.0, 3.0]])
+@pytest.mark.parametrize("sizes", [((5, 7), (33, 50)), ((2, 2), (9, 9)), ((9, 9), (9, 5)), ((4, 3), (1, 1)), ((5, 7), (33, 129))], ids=str)
+def test_of_cells_equals_torch(
+    sizes: tuple[tuple[int, int], tuple[int, int]],
+    weights: list[float] | None,
+    align_corners: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = used(monkeypatch)
+    head = DeepLabV3({"layer18": Tap(8, 16)}, 5, align_corners=align_corners)
+    masks = torch.randint(0, 5, (3, *sizes[1]))
+    masks[1:, ::3] = IGNORE_INDEX
+    cells = (5 * torch.randn(3, 5, *sizes[0])).requires_grad_()
+    upsampled = F.interpolate(cells.double(), sizes[1], mode="bilinear", align_corners=align_corners)
+    expected = CrossEntropyLoss(weights).double()(upsampled, masks)
+    found = CrossEntropyLoss(weights).of_cells(cells, masks, head)
+    assert len(calls) == 1
+    assert found.dtype == torch.float32
+    assert_close(found, expected, check_dtype=False, rtol=1e-6, atol=0)
+    ours, theirs = (torch.autograd.grad(3 * loss, cells)[0] for loss in (found, expected))
+    assert float((ours - theirs).norm()) <= 1e-6 * float(theirs.norm())
+
+
+def used(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Collects the calls of loops, which take small masks too."""
+    if loops._parallel() is None:
+        pytest.skip("torch was built without OpenMP")
+    calls: list[Any] = []
+    monkeypatch.setattr(loops, "LEAST_SIZE", 0)
+    monkeypatch.setattr("heads.pixel_loops.on_all_threads", lambda *args: calls.append(args) or loops.on_all_threads(*args))
+    return calls
+
+
+def test_extreme_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    used(monkeypatch)
+    head, loss = DeepLabV3({"layer18": Tap(8, 16)}, 2), CrossEntropyLoss()
+    cells, masks = torch.tensor([-1e4, 1e4]).repeat(1, 3, 3, 1).permute(0, 3, 1, 2), torch.ones(1, 9, 9, dtype=torch.int64)
+    assert float(loss.of_cells(cells, masks, head)) == 0
+    assert float(loss.of_cells(cells, masks * 0, head)) == 2e4
+    assert float(loss.of_cells(cells, masks * IGNORE_INDEX, head)) == 0
+    cells[0, 1, 1, 1] = torch.nan
+    assert loss.of_cells(cells, masks, head).isnan()
+    with pytest.raises(IndexError, match=r"^masks hold unknown classes in 9 lines; accepted: 0 to 1, and 255 for void$"):
+        loss.of_cells(cells, masks * 7, head)
+
+
+def test_other_losses_and_heads_compute_all_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Halved(CrossEntropyLoss):
+        def forward(self, logits: Tensor, masks: Tensor) -> Tensor:
+            return super().forward(logits, masks) / 2
+
+    class Nearest(DeepLabV3):
+        def upsample(self, logits: Tensor, size: Any) -> Tensor:
+            return F.interpolate(logits, size)
+
+    calls, taps = used(monkeypatch), {"layer18": Tap(8, 16)}
+    cells, masks = torch.randn(2, 3, 4, 4), torch.randint(0, 3, (2, 8, 8))
+    head = DeepLabV3(taps, 3)
+    expected = CrossEntropyLoss()(head.upsample(cells, (8, 8)), masks)
+    assert_close(Halved().of_cells(cells, masks, head), expected / 2)
+    assert_close(CrossEntropyLoss().of_cells(cells, masks, Nearest(taps, 3)), F.cross_entropy(F.interpolate(cells, (8, 8)), masks))
+    assert_close(CrossEntropyLoss().of_cells(cells.double(), masks, head), expected, check_dtype=False)
+    assert calls == []
 
 
 def test_other_void_values() -> None:
