@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from backbones.loops import SHARES, carray, compiled, loop, number, on_all_threads, pointer, rounded, stored, take
+from backbones.loops import carray, compiled, loop, number, on_all_threads, pointer, rounded, shares_of, stored, take
 
+# Lines of outputs that a thread takes at a time, or more.
+LINES = 8
 # What a pass makes.
 OUTPUTS, INPUT_GRADIENTS, WEIGHT_GRADIENTS = range(3)
 
@@ -44,7 +46,7 @@ class Depthwise(torch.autograd.Function):
             by_input = torch.empty_like(input)
             _run(INPUT_GRADIENTS, by_input, gradient, _table(weight), ctx.geometry)
         if ctx.needs_input_grad[1]:
-            sums = np.zeros((SHARES, weight[0].numel(), len(weight)), np.float32)
+            sums = np.zeros((_shares(gradient), weight[0].numel(), len(weight)), np.float32)
             _run(WEIGHT_GRADIENTS, input, gradient, sums, ctx.geometry)
             by_weight = torch.from_numpy(sums.sum(0).T.copy()).view_as(weight)
         return by_input, by_weight, None, None, None, None
@@ -55,10 +57,28 @@ def _table(weight: Tensor) -> Any:
     return np.ascontiguousarray(weight.detach().flatten(1).numpy().T)
 
 
+def _shares(lines: Tensor) -> int:
+    return shares_of(len(lines) * lines.shape[2], LINES)
+
+
 def _run(kind: int, input: Tensor, output: Tensor, table: Any, geometry: tuple[int, ...]) -> None:
     batch, channels, height, width = input.shape
     addresses = input.data_ptr(), output.data_ptr(), table.ctypes.data
-    task = np.array([0, kind, batch, channels, height, width, *output.shape[2:], *geometry, *addresses], np.int64)
+    task = np.array(
+        [
+            0,
+            kind,
+            _shares(input if kind == INPUT_GRADIENTS else output),
+            batch,
+            channels,
+            height,
+            width,
+            *output.shape[2:],
+            *geometry,
+            *addresses,
+        ],
+        np.int64,
+    )
     on_all_threads(_loop_of(input.dtype), task)
 
 
@@ -68,17 +88,17 @@ def _loop_of(dtype: torch.dtype) -> Any:
     kept = stored(dtype)
 
     def run(data: Any) -> None:
-        task = carray(data, (16,), np.int64)
-        kind, batch, channels, height, width, rows, columns = task[1], task[2], task[3], task[4], task[5], task[6], task[7]
-        kernel, stride, dilation, top, left = task[8], task[9], task[10], task[11], task[12]
-        inputs = carray(pointer(task[13]), (batch, height, width, channels), kept)
-        outputs = carray(pointer(task[14]), (batch, rows, columns, channels), kept)
-        table = carray(pointer(task[15]), (kernel * kernel, channels), np.float32)
-        sums = carray(pointer(task[15]), (SHARES, kernel * kernel, channels), np.float32)
+        task = carray(data, (17,), np.int64)
+        kind, shares, batch, channels, height, width, rows, columns = task[1], task[2], task[3], task[4], task[5], task[6], task[7], task[8]
+        kernel, stride, dilation, top, left = task[9], task[10], task[11], task[12], task[13]
+        inputs = carray(pointer(task[14]), (batch, height, width, channels), kept)
+        outputs = carray(pointer(task[15]), (batch, rows, columns, channels), kept)
+        table = carray(pointer(task[16]), (kernel * kernel, channels), np.float32)
+        sums = carray(pointer(task[16]), (shares, kernel * kernel, channels), np.float32)
         lines = batch * (height if kind == INPUT_GRADIENTS else rows)
         share = take(task.ctypes.data)
-        while share < SHARES:
-            first, last = share * lines // SHARES, (share + 1) * lines // SHARES
+        while share < shares:
+            first, last = share * lines // shares, (share + 1) * lines // shares
             if kind == OUTPUTS:
                 _convolve(inputs, table, outputs, first, last, kernel, stride, dilation, top, left, 1)
             elif kind == INPUT_GRADIENTS:

@@ -19,8 +19,8 @@ from torch import Tensor
 
 # Below so many values torch's own operators take less time.
 LEAST_SIZE = 1 << 18
-# In how many shares threads take the work: sums do not depend on the number of threads.
-SHARES = 64
+# In how many shares threads take the work.
+SHARES = 8, 64
 carray: Any = numba.carray  # type: ignore[attr-defined]
 _STORED = {torch.float32: np.float32, torch.bfloat16: np.uint16}
 _INT16, _INT32, _FLOAT = ir.IntType(16), ir.IntType(32), ir.FloatType()
@@ -79,6 +79,15 @@ def are_there(input: Tensor) -> bool:
     """
     looked_on = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
     return input.device.type == "cpu" and not looked_on and _parallel() is not None
+
+
+def shares_of(lines: int, least: int) -> int:
+    """In how many shares threads take so many lines, each of about `least` or more.
+
+    It is the same for all numbers of threads, and with it the sums.
+    """
+    fewest, most = SHARES
+    return min(max(lines // least, fewest), most)
 
 
 def stored(dtype: torch.dtype) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from backbones.loops import SHARES, carray, compiled, loop, number, on_all_threads, pointer, rounded, stored, take, type_from_loops
+from backbones.loops import carray, compiled, loop, number, on_all_threads, pointer, rounded, shares_of, stored, take, type_from_loops
 
 # Between which values activations keep what is normalised.
 ACTIVATIONS: dict[type, tuple[float, float]] = {nn.ReLU6: (0.0, 6.0), nn.ReLU: (0.0, float("inf"))}
@@ -119,6 +119,7 @@ class _Passes:
         self.shape = rows // self.repeats, channels * self.repeats
         self.table = np.zeros((BOUNDS + 1, self.shape[1]), np.float32)
         self.table[BOUNDS, :2] = bounds
+        self.shares = shares_of(self.shape[0], ROWS)
         self.loop = _loop_of(input.dtype, dtype)
 
     def put(self, row: int, values: NDArray[Any]) -> None:
@@ -127,7 +128,7 @@ class _Passes:
 
     def sums(self, kind: int, input: Tensor, output: Tensor) -> NDArray[np.float64]:
         """(2, C) sums: of values and their squares, or of gradients and their products with values."""
-        sums = np.zeros((SHARES, 2, self.shape[1]))
+        sums = np.zeros((self.shares, 2, self.shape[1]))
         self.run(kind, input, output, input, sums)
         return cast(NDArray[np.float64], sums.sum(0).reshape(2, self.repeats, -1).sum(1))
 
@@ -136,7 +137,7 @@ class _Passes:
         memory = input, output, input if values is None else values
         arrays = self.table, self.table if sums is None else sums
         addresses = *(tensor.data_ptr() for tensor in memory), *(array.ctypes.data for array in arrays)
-        on_all_threads(self.loop, np.array([0, kind, *self.shape, *addresses], np.int64))
+        on_all_threads(self.loop, np.array([0, kind, self.shares, *self.shape, *addresses], np.int64))
 
 
 @lru_cache(maxsize=4)
@@ -145,16 +146,16 @@ def _loop_of(inside: torch.dtype, outside: torch.dtype) -> Any:
     inner, outer = stored(inside), stored(outside)
 
     def run(data: Any) -> None:
-        task = carray(data, (9,), np.int64)
-        kind, rows, channels = task[1], task[2], task[3]
-        inputs = carray(pointer(task[4]), (rows, channels), inner)
-        outputs = carray(pointer(task[5]), (rows, channels), outer)
-        values = carray(pointer(task[6]), (rows, channels), inner)
-        table = carray(pointer(task[7]), (BOUNDS + 1, channels), np.float32)
-        sums = carray(pointer(task[8]), (SHARES, 2, channels), np.float64)
+        task = carray(data, (10,), np.int64)
+        kind, shares, rows, channels = task[1], task[2], task[3], task[4]
+        inputs = carray(pointer(task[5]), (rows, channels), inner)
+        outputs = carray(pointer(task[6]), (rows, channels), outer)
+        values = carray(pointer(task[7]), (rows, channels), inner)
+        table = carray(pointer(task[8]), (BOUNDS + 1, channels), np.float32)
+        sums = carray(pointer(task[9]), (shares, 2, channels), np.float64)
         share = take(task.ctypes.data)
-        while share < SHARES:
-            first, last = share * rows // SHARES, (share + 1) * rows // SHARES
+        while share < shares:
+            first, last = share * rows // shares, (share + 1) * rows // shares
             if kind == SUMS:
                 _sum(inputs[first:last], table, sums[share])
             elif kind == FEATURES:

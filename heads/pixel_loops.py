@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from backbones import loops
-from backbones.loops import SHARES, carray, compiled, loop, on_all_threads, pointer, power_of_two, take
+from backbones.loops import carray, compiled, loop, on_all_threads, pointer, power_of_two, shares_of, take
 
 # Of the exponential function on -ln 2 / 2..ln 2 / 2, from Cephes (Moshier), expf.c: relative error 1e-7.
 POLYNOMIAL = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
@@ -20,6 +20,8 @@ E5, E4, E3, E2, E1, E0 = (np.float32(value) for value in POLYNOMIAL)
 # The logarithm of 2 in two parts, of which the first has few bits, and its inverse.
 LN2_HIGH, LN2_LOW, LOG2_E = np.float32(0.693359375), np.float32(-2.12194440e-4), np.float32(1.44269504088896341)
 HALF, ONE = np.float32(0.5), np.float32(1)
+# Lines that a thread takes at a time, or more.
+LINES = 8
 # The exponential of less is nothing beside 1.
 LEAST = np.float32(-87)
 
@@ -62,22 +64,22 @@ class PixelLoss(torch.autograd.Function):
         """
         (batch, classes, height, width), (rows, columns) = cells.shape, masks.shape[1:]
         down, across = between(height, rows, align_corners), between(width, columns, align_corners)
-        gradients, sums = torch.empty(batch, rows, classes, width), np.zeros((SHARES, 3))
+        gradients, shares = torch.empty(batch, rows, classes, width), shares_of(batch * rows, LINES)
+        sums = np.zeros((shares, 3))
         memory = cells.contiguous(), masks.contiguous(), weights.float().contiguous(), gradients
         arrays = down.first, down.share, across.share, across.starts, sums
         addresses = *(tensor.data_ptr() for tensor in memory), *(array.ctypes.data for array in arrays)
-        task = np.array([0, batch, classes, height, width, rows, columns, ignore_index, *addresses], np.int64)
+        task = np.array([0, shares, batch, classes, height, width, rows, columns, ignore_index, *addresses], np.int64)
         on_all_threads(_loop(), task)
         total, count, unknown = torch.from_numpy(sums.sum(0).astype(np.float32))
         if unknown:
             raise IndexError(
                 f"masks hold unknown classes in {int(unknown)} lines; accepted: 0 to {classes - 1}, and {ignore_index} for void"
             )
-        shares = torch.zeros(height, rows)
-        lines = torch.arange(rows)
-        first, share = torch.from_numpy(down.first), torch.from_numpy(down.share)
-        shares[first, lines], shares[first + 1, lines] = 1 - share, share
-        ctx.save_for_backward((shares @ gradients.flatten(2)).view(batch, height, classes, width).transpose(1, 2))
+        parts, lines = torch.zeros(height, rows), torch.arange(rows)
+        first, part = torch.from_numpy(down.first), torch.from_numpy(down.share)
+        parts[first, lines], parts[first + 1, lines] = 1 - part, part
+        ctx.save_for_backward((parts @ gradients.flatten(2)).view(batch, height, classes, width).transpose(1, 2))
         ctx.mark_non_differentiable(count)
         return total, count
 
@@ -101,26 +103,26 @@ def between(cells: int, pixels: int, align_corners: bool) -> Cells:
 @lru_cache(maxsize=1)
 def _loop() -> Any:
     def run(data: Any) -> None:
-        task = carray(data, (17,), np.int64)
-        batch, classes, height, width, rows, columns = task[1], task[2], task[3], task[4], task[5], task[6]
-        cells = carray(pointer(task[8]), (batch, classes, height, width), np.float32)
-        masks = carray(pointer(task[9]), (batch * rows, columns), np.int64)
-        weights = carray(pointer(task[10]), (classes,), np.float32)
-        gradients = carray(pointer(task[11]), (batch * rows, classes, width), np.float32)
-        above, below = carray(pointer(task[12]), (rows,), np.int64), carray(pointer(task[13]), (rows,), np.float32)
-        beside, starts = carray(pointer(task[14]), (columns,), np.float32), carray(pointer(task[15]), (width,), np.int64)
-        sums = carray(pointer(task[16]), (SHARES, 3), np.float64)
+        task = carray(data, (18,), np.int64)
+        shares, batch, classes, height, width, rows, columns = task[1], task[2], task[3], task[4], task[5], task[6], task[7]
+        cells = carray(pointer(task[9]), (batch, classes, height, width), np.float32)
+        masks = carray(pointer(task[10]), (batch * rows, columns), np.int64)
+        weights = carray(pointer(task[11]), (classes,), np.float32)
+        gradients = carray(pointer(task[12]), (batch * rows, classes, width), np.float32)
+        above, below = carray(pointer(task[13]), (rows,), np.int64), carray(pointer(task[14]), (rows,), np.float32)
+        beside, starts = carray(pointer(task[15]), (columns,), np.float32), carray(pointer(task[16]), (width,), np.int64)
+        sums = carray(pointer(task[17]), (shares, 3), np.float64)
         scores, line = np.empty((classes, columns), np.float32), np.empty((classes, width), np.float32)
         share = take(task.ctypes.data)
-        while share < SHARES:
-            for number in range(share * batch * rows // SHARES, (share + 1) * batch * rows // SHARES):
+        while share < shares:
+            for number in range(share * batch * rows // shares, (share + 1) * batch * rows // shares):
                 image, row = divmod(number, rows)
                 first, part = above[row], below[row]
                 for k in range(classes):
                     for c in range(width):
                         line[k, c] = cells[image, k, first, c] * (ONE - part) + cells[image, k, first + 1, c] * part
                 _score(line, beside, starts, scores)
-                _compare(scores, masks[number], weights, task[7], sums[share])
+                _compare(scores, masks[number], weights, task[8], sums[share])
                 _gather(scores, beside, starts, gradients[number])
             share = take(task.ctypes.data)
 
