@@ -28,8 +28,7 @@ class Depthwise(torch.autograd.Function):
         ctx: Any, input: Tensor, weight: Tensor, stride: int, dilation: int, before: tuple[int, int], size: tuple[int, int]
     ) -> Tensor:
         """Returns (B, C, *size) outputs; `before` are the zeros above and left of the input."""
-        batch, channels = input.shape[:2]
-        output = input.new_empty((batch, *size, channels)).permute(0, 3, 1, 2)
+        output = torch.empty((*input.shape[:2], *size), dtype=input.dtype, memory_format=torch.channels_last)
         ctx.geometry = weight.shape[-1], stride, dilation, *before
         ctx.save_for_backward(input, weight)
         _run(OUTPUTS, input, output, _table(weight), ctx.geometry)

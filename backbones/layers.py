@@ -93,7 +93,7 @@ class Conv2d(nn.Conv2d):
         Where an odd zero goes to the bottom or the right, the kernel gets a row or column of zeros in front, which sees the zero that an
         even padding adds there: much cheaper than a padded copy of the input. For kernels without dilation.
         """
-        sides = [self._padding(size, axis) for axis, size in enumerate(shape[-2:])]
+        sides = [self._padding(int(size), axis) for axis, size in enumerate(shape[-2:])]  # tracers hand tensors over
         odd = [after - before for before, after in sides]
         weight = F.pad(self.weight, (odd[1], 0, odd[0], 0)).contiguous(memory_format=torch.channels_last) if any(odd) else self.weight
         return weight, [after for _, after in sides]

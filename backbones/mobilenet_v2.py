@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from backbones.base import Tap, select_taps
 from backbones.chain import ChainBackbone
-from backbones.folding import FoldedConv
 from backbones.layers import Layers, Padding, check_width
 from backbones.weights import load_weights
 
@@ -55,8 +54,6 @@ class InvertedResidual(nn.Module):
         *blocks, projection, norm = list(self.conv)[self.expansion_blocks :]
         for block in blocks:
             expanded = block(expanded)
-        if self.has_shortcut and isinstance(projection, FoldedConv):
-            return projection.plus(expanded, features)
         projected: Tensor = norm(projection(expanded))
         return features + projected if self.has_shortcut else projected
 

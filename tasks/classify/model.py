@@ -61,8 +61,11 @@ class Classifier(TaskModel):
         Returns:
             (B, K) logits.
         """
-        logits: Tensor = self.head(self.backbone(self.normalise(images)))
+        logits: Tensor = self.predictions(self.normalise(images))
         return logits
+
+    def _network(self, pixels: Tensor) -> Any:
+        return self.head(self.backbone(pixels))
 
     @torch.no_grad()
     def predict(self, image: str | Path | RGBImage) -> Tensor:

@@ -50,7 +50,7 @@ class Detector(TaskModel):
         if self.engine is not None:
             logits, deltas, anchors = self._run_engine(images)
             return BoxPredictions(logits, deltas, anchors, size)
-        predictions: BoxPredictions = self.head(self.backbone(self.normalise(images)), size)
+        predictions: BoxPredictions = self.predictions(self.normalise(images))
         return predictions
 
     @torch.no_grad()

@@ -87,7 +87,7 @@ class Segmenter(TaskModel):
     def _cells(self, pixels: Tensor) -> Tensor:
         """Logits of normalised images at the head's own resolution."""
         pixels = pixels.contiguous(memory_format=torch.channels_last)
-        cells: Tensor = self.head(self.backbone(pixels), (pixels.shape[2], pixels.shape[3]))
+        cells: Tensor = self.predictions(pixels)
         return cells
 
     @torch.no_grad()

@@ -64,18 +64,6 @@ def test_segmenters(head: type[DeepLabV3]) -> None:
     assert torch.allclose(plain, fast, rtol=1e-4, atol=1e-4)
 
 
-def test_without_the_fused_operator(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = MobileNetV2(width_mult=0.35)
-    settle(network)
-    images = torch.rand(1, 3, 64, 64)
-    with torch.no_grad():
-        plain = network(images)
-        fold(network)
-        monkeypatch.setattr("backbones.folding._has_fused_operator", lambda input: False)
-        for one, two in zip(plain.values(), network(images).values(), strict=True):
-            assert torch.allclose(one, two, rtol=1e-4, atol=1e-4)
-
-
 def test_inputs_of_changing_shapes() -> None:
     network = MobileNetV2(width_mult=0.35, padding="same")
     settle(network)

@@ -32,7 +32,7 @@ def results(layer: nn.Module, input: Tensor, gradient: Tensor) -> dict[str, Tens
     """Outputs, gradients and statistics after a step."""
     input = input.detach().clone(memory_format=torch.preserve_format).requires_grad_()
     output = layer(input)
-    output.backward(gradient.to(output.dtype))
+    output.backward(gradient.to(output.dtype).expand_as(output))
     found = {name: value.grad for name, value in layer.named_parameters() if value.grad is not None}
     return {"output": output.detach(), "input": input.grad, **found, **dict(layer.named_buffers())}  # type: ignore[dict-item]
 
@@ -175,6 +175,12 @@ def test_hooks_see_what_passes() -> None:
     layer(draw(2, 4, 8, 8))
     assert seen[0] < 0
     assert layer[:2](draw(2, 4, 8, 8)).min() < 0
+
+
+def test_what_comes_behind_may_work_in_place() -> None:
+    for layer in (Conv2d(8, 8, 3, 2, groups=8), BatchNorm2d(8)):
+        found = results(nn.Sequential(layer, nn.ReLU6(inplace=True)), draw(2, 8, 9, 9), torch.ones(1))
+        assert float(found["output"].min()) == 0
 
 
 def test_gradients_of_chosen_parameters() -> None:
