@@ -63,8 +63,9 @@ def _trace(network: Callable[[Tensor], Any], example: Tensor) -> Callable[[Tenso
         example = example.clone(memory_format=torch.preserve_format)
         with torch.enable_grad():
             output = network(example.clone(memory_format=torch.preserve_format).requires_grad_())
+        kind, parts = type(output), _parts(output)
         # What does not follow from the input, such as anchors, stays as it is.
-        follows = [isinstance(part, Tensor) and part.requires_grad for part in _parts(output)]
+        follows = [isinstance(part, Tensor) and part.requires_grad for part in parts]
         try:
             with torch.no_grad(), warnings.catch_warnings(), _fusion():
                 warnings.simplefilter("ignore")  # of sizes as constants, which they are, and of torch about its tracer
@@ -75,19 +76,19 @@ def _trace(network: Callable[[Tensor], Any], example: Tensor) -> Callable[[Tenso
         except RuntimeError as error:
             log.debug("torch makes no graph for inputs of %s: %s", list(example.shape), error)
             return network
-        wanted = [part.detach() for part, follow in zip(_parts(output), follows, strict=True) if follow]
+        wanted = [part.detach() for part, follow in zip(parts, follows, strict=True) if follow]
         if any(_apart(one, two) > LIMITS.get(example.dtype, HALF_LIMIT) for one, two in zip(found, wanted, strict=True)):
             log.debug("torch's graph for inputs of %s computes something else", list(example.shape))
             return network
-        kept = [None if follow else part for part, follow in zip(_parts(output), follows, strict=True)]
+        kept = [None if follow else part for part, follow in zip(parts, follows, strict=True)]
 
     def run(input: Tensor) -> Any:
         with torch.no_grad():
             found = iter(graph(input))
-        parts = [next(found) if follow else part for part, follow in zip(kept, follows, strict=True)]
-        if isinstance(output, Tensor):
-            return parts[0]
-        return tuple(parts) if type(output) is tuple else type(output)(*parts)
+        every = [next(found) if follow else part for part, follow in zip(kept, follows, strict=True)]
+        if issubclass(kind, Tensor):
+            return every[0]
+        return tuple(every) if kind is tuple else kind(*every)
 
     return run
 
