@@ -45,7 +45,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         if not (self.training and self.affine and self.track_running_stats and self.momentum is not None):
             return None
         dtype = type_from_loops(input)
-        if dtype is None or self.weight.dtype != torch.float32:
+        if dtype is None or self.weight.dtype != torch.float32 or input.numel() == input.shape[1]:
             return None
         self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
         return cast(Tensor, _Normalise.apply(input, self.weight, self.bias, self, dtype, (low, high)))  # type: ignore[no-untyped-call]
@@ -60,7 +60,8 @@ class ConvNormAct(nn.Sequential):
             return cast(Tensor, super().forward(input))  # type: ignore[no-untyped-call]
         conv, norm, activation = self
         features, bounds = conv(input), ACTIVATIONS.get(type(activation))
-        if bounds and type(norm) is BatchNorm2d and not any(layer._forward_hooks or layer._backward_hooks for layer in (norm, activation)):
+        hooks = [layer._forward_pre_hooks or layer._forward_hooks or layer._backward_hooks for layer in (norm, activation)]
+        if bounds and type(norm) is BatchNorm2d and not any(hooks):
             found = norm.bounded(features, *bounds)
             if found is not None:
                 return found

@@ -160,6 +160,7 @@ def test_torch_does_what_loops_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
     Conv2d(8, 8, 3, 2, groups=4)(input)
     Conv2d(8, 8, 3, 2, groups=8, bias=True)(input)
     BatchNorm2d(8, momentum=None)(input)
+    BatchNorm2d(8)(input[:1, :, :1, :1])  # one value a channel
     BatchNorm2d(8, affine=False)(input)
     torch.compile(layer, backend="eager")(input)
     with torch.device("meta"):
