@@ -67,12 +67,6 @@ def fold(network: nn.Module) -> None:
             chain[place] = FoldedConv(layer, norm, activation)
 
 
-def is_folded(network: nn.Module) -> bool:
-    """Whether all convolutions of a network are folded."""
-    folded = {id(layer.conv) for layer in network.modules() if isinstance(layer, FoldedConv)}
-    return all(id(layer) in folded for layer in network.modules() if isinstance(layer, nn.Conv2d))
-
-
 def _at(chain: nn.Sequential, place: int, *classes: type[nn.Module]) -> Any:
     """The layer at a place if there is one of these classes."""
     return chain[place] if place < len(chain) and isinstance(chain[place], classes) else None

@@ -55,13 +55,14 @@ class Conv2d(nn.Conv2d):
         self.pads_asymmetrically = padding_rule == "same" and stride > 1 and kernel_size > 1
         # On CPUs oneDNN's backward pass of these convolutions takes many times as long as that of others, most of all in bfloat16.
         self.is_slow_backward = groups > 1 and (stride > 1 or dilation > 1)
-        self.has_loops = self.is_slow_backward and groups == in_channels == out_channels and not bias
+        self.has_loops = self.is_slow_backward and groups == in_channels == out_channels
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolves (B, C, H, W) features."""
         if not (self.is_slow_backward and input.device.type == "cpu" and torch.is_grad_enabled()):
             return self._convolve(input)
-        dtype = type_from_loops(input) if self.has_loops and self.weight.dtype == torch.float32 else None
+        has_loops = self.has_loops and self.bias is None and self.weight.dtype == torch.float32
+        dtype = type_from_loops(input) if has_loops else None
         if dtype is not None:
             before = [self._padding(size, axis)[0] for axis, size in enumerate(input.shape[-2:])]
             size = [self._size(size, axis) for axis, size in enumerate(input.shape[-2:])]

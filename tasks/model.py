@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from backbones import Backbone
-from backbones.folding import fold, is_folded
+from backbones.folding import fold
+from backbones.layers import Conv2d
 from backbones.spec import Described, check_description, describe, rebuild
 from backbones.weights import fill
 from tasks.checkpoint import load_checkpoint, save_checkpoint
@@ -223,7 +224,8 @@ class TaskModel(nn.Module, ABC):
         fold(self.eval())
         self.dtype = dtype
         nn.ModuleList([self.backbone, self.head]).to(dtype)
-        if dtype == torch.float32 or is_folded(self):  # of foreign layers in half the precision rounding would hide errors of graphs
+        # Of foreign layers in half the precision rounding would hide errors of graphs.
+        if dtype == torch.float32 or all(isinstance(layer, Conv2d) for layer in self.modules() if isinstance(layer, nn.Conv2d)):
             self.traced = Traced(self._network)
         return self.to(memory_format=torch.channels_last).requires_grad_(False)
 

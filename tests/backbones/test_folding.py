@@ -88,6 +88,17 @@ def test_features_outlive_the_shortcuts_that_are_added_to_them() -> None:
             assert torch.allclose(one, folded(images)[name], rtol=1e-4, atol=1e-4 * one.abs().max().item()), name
 
 
+def test_gradients_need_not_be_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backbones.loops.LEAST_SIZE", 0)
+    network = MobileNetV2(width_mult=0.35, output_stride=8)
+    settle(network)
+    folded = deepcopy(network).to(memory_format=torch.channels_last)
+    fold(folded)
+    images = torch.rand(2, 3, 129, 129).contiguous(memory_format=torch.channels_last)
+    for one, two in zip(network(images).values(), folded(images).values(), strict=True):
+        assert torch.allclose(one, two, rtol=1e-4, atol=1e-4 * one.abs().max().item())
+
+
 @pytest.mark.parametrize(("stride", "dilation", "kernel"), [(2, 1, 3), (2, 1, 5), (3, 1, 3), (2, 2, 3), (2, 3, 3), (2, 1, 1)])
 @pytest.mark.parametrize("size", [(7, 8), (9, 9), (12, 10), (1, 3)])
 def test_odd_padding_without_a_copy(stride: int, dilation: int, kernel: int, size: tuple[int, int]) -> None:

@@ -133,6 +133,7 @@ def test_graphs_that_err_are_not_used() -> None:
 def test_foreign_networks_have_no_graphs_in_bfloat16() -> None:
     assert MODELS["foreign"]().optimize(torch.bfloat16).traced is None
     assert MODELS["foreign"]().optimize().traced is not None
+    assert all(MODELS[name]().optimize(torch.bfloat16).traced is not None for name in MODELS if name != "foreign")
 
 
 def test_gradients_and_autocast_are_left_to_the_network() -> None:
