@@ -63,20 +63,6 @@ def passing(scores: NDArray[np.float32], threshold: float) -> NDArray[np.uint64]
 
 
 @compiled
-def _overlaps(box: NDArray[np.float64], others: NDArray[np.float64], threshold: float) -> bool:
-    """Whether a box (4,) overlaps one of the others (4, N) by more than the threshold; looks at all, so that vectors can do it."""
-    found = False
-    area = (box[2] - box[0]) * (box[3] - box[1])
-    for n in range(others.shape[1]):
-        width = max(min(box[2], others[2, n]) - max(box[0], others[0, n]), 0.0)
-        height = max(min(box[3], others[3, n]) - max(box[1], others[1, n]), 0.0)
-        shared = width * height
-        union = area + (others[2, n] - others[0, n]) * (others[3, n] - others[1, n]) - shared
-        found |= shared / union > threshold
-    return found
-
-
-@compiled
 def greedy(
     keys: NDArray[np.uint64],
     boxes: NDArray[np.float32],
@@ -105,7 +91,7 @@ def greedy(
     seen, given = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
     # Kept boxes stand in groups, which are a class or all of them.
     groups, most = (1, len(keys)) if class_agnostic else (classes, min(max_per_class, max_detections))
-    rivals = np.empty((groups, 4, most))
+    rivals = np.empty((groups, 5, most))  # left, top, right, bottom, area
     kept = np.zeros(groups, np.int64)
     anchors, labels, total = np.empty(max_detections, np.int64), np.empty(max_detections, np.int64), 0
     for key in keys:
@@ -116,10 +102,18 @@ def greedy(
         seen[label] += 1
         if seen[label] > candidates_per_class or (given[label] == max_per_class and not class_agnostic):
             continue
-        box = boxes[anchor].astype(np.float64)
-        if _overlaps(box, rivals[group, :, : kept[group]], iou_threshold):
+        left, top = np.float64(boxes[anchor, 0]), np.float64(boxes[anchor, 1])
+        right, bottom = np.float64(boxes[anchor, 2]), np.float64(boxes[anchor, 3])
+        area, others, overlaps = (right - left) * (bottom - top), rivals[group], False
+        for n in range(kept[group]):  # looks at all of them, so that vectors can do it
+            width = max(min(right, others[2, n]) - max(left, others[0, n]), 0.0)
+            height = max(min(bottom, others[3, n]) - max(top, others[1, n]), 0.0)
+            shared = width * height
+            overlaps |= shared / (area + others[4, n] - shared) > iou_threshold
+        if overlaps:
             continue
-        rivals[group, :, kept[group]] = box
+        place = kept[group]
+        others[0, place], others[1, place], others[2, place], others[3, place], others[4, place] = left, top, right, bottom, area
         kept[group] += 1
         if given[label] < max_per_class:
             given[label] += 1

@@ -6,7 +6,6 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import clip_boxes_to_image
 
 from backbones import Tap
 from backbones.layers import Conv2d, Layers, Padding
@@ -128,15 +127,15 @@ class SSDLite(DetectionHead):
         """Scores, non-maximum suppression, and boxes in original pixels, see `DetectionHead.postprocess`."""
         scores = self.class_loss.scores(predictions.class_logits.float())
         decoded = _decode(predictions.box_deltas.float(), predictions.anchors.float())
-        found = [self.suppression(*image) for image in zip(scores, decoded, strict=True)]
-        counts = [len(labels) for _, labels in found]
-        anchor, label = (torch.cat(part) for part in zip(*found, strict=True))
-        image = torch.arange(len(found), device=label.device).repeat_interleave(torch.tensor(counts, device=label.device))
         height, width = predictions.input_size
-        per_pixel = image_sizes.to(decoded).flip(1) / decoded.new_tensor([width, height])
-        boxes = clip_boxes_to_image(decoded[image, anchor], (height, width)) * per_pixel.repeat(1, 2)[image]
-        columns = (boxes, scores[image, anchor, label - 1], label)
-        return [Detections(*own) for own in zip(*(column.split(counts) for column in columns), strict=True)]
+        limits = decoded.new_tensor([width, height])
+        per_pixel = image_sizes.flip(1) / limits
+        found = []
+        for own_scores, own_boxes, factors in zip(scores, decoded, per_pixel, strict=True):
+            anchor, label = self.suppression(own_scores, own_boxes)
+            corners = own_boxes.index_select(0, anchor).view(-1, 2, 2).clamp(min=0).minimum(limits) * factors
+            found.append(Detections(corners.view(-1, 4), own_scores[anchor, label - 1], label))
+        return found
 
     def _anchors(self, shapes: list[tuple[int, int]], input_size: tuple[int, int], device: torch.device) -> Tensor:
         key = (tuple(shapes), tuple(input_size), device)

@@ -5,6 +5,7 @@ import math
 from abc import ABC
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,7 +20,7 @@ from backbones.layers import Conv2d
 from backbones.spec import Described, check_description, describe, rebuild
 from backbones.weights import fill
 from tasks.checkpoint import load_checkpoint, save_checkpoint
-from tasks.export.engines import Engine, Precision, load_engine, pixels_last
+from tasks.export.engines import Engine, Precision, load_engine, one_torch_thread, pixels_last
 from tasks.images import MAX_PIXELS
 from tasks.traced import Traced
 
@@ -92,10 +93,11 @@ class TaskModel(nn.Module, ABC):
         return pixels if self.dtype is None else pixels.to(self.dtype)
 
     def _normalised(self, images: Tensor) -> Tensor:
-        if images.dtype != torch.uint8:
-            return (images - self.mean) / self.std
-        if torch.compiler.is_compiling() or not images.is_contiguous(memory_format=torch.channels_last):
-            return (images.float() / 255 - self.mean) / self.std
+        if torch.compiler.is_compiling() or images.dtype != torch.uint8 or not images.is_contiguous(memory_format=torch.channels_last):
+            # Channels last, so that exported files need not turn the pixels before they compute.
+            pixels = images.permute(0, 2, 3, 1)
+            pixels = pixels.float() / 255 if images.dtype == torch.uint8 else pixels
+            return ((pixels - self.mean.flatten()) / self.std.flatten()).permute(0, 3, 1, 2)
         # The same in place and by whole rows, as torch is slow where only three values lie side by side.
         rows = images.permute(0, 2, 3, 1).flatten(2).float().div_(255).to(torch.promote_types(torch.float32, self.mean.dtype))
         mean, std = (value.flatten().repeat(images.shape[3]) for value in (self.mean, self.std))
@@ -254,6 +256,10 @@ class TaskModel(nn.Module, ABC):
             raise ValueError(f"{engine.path}: was exported from another {self.kind}; differing: {', '.join(differing) or 'kind'}")
         self.engine = engine
         return self
+
+    def _threads(self) -> AbstractContextManager[None]:
+        """In which torch prepares inputs and reads outputs."""
+        return nullcontext() if self.engine is None else one_torch_thread()
 
     def _run_engine(self, images: Tensor, *others: Tensor) -> list[Tensor]:
         """Runs the exported file on (B, 3, H, W) uint8 images."""

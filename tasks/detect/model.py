@@ -61,7 +61,8 @@ class Detector(TaskModel):
             images: (B, 3, H, W), see `forward`.
             image_sizes: (B, 2) heights and widths of the original images, in whose pixels boxes are returned.
         """
-        found: list[Detections] = self.head.postprocess(self(images), image_sizes)
+        with self._threads():
+            found: list[Detections] = self.head.postprocess(self(images), image_sizes)
         return found
 
     def predict(self, image: str | Path | RGBImage) -> Detections:

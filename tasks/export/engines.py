@@ -1,12 +1,15 @@
 """Running exported files."""
 
+import contextlib
 import importlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 Arrays = list[NDArray[Any]]
@@ -139,6 +142,17 @@ def load_engine(path: str | Path, threads: int = 0, precision: Precision = "f32"
     if precision != "f32":
         raise ValueError(f"precision {precision!r} is not possible with ONNX Runtime; accepted: 'f32', or an OpenVINO file")
     return OnnxEngine(path, threads)
+
+
+@contextlib.contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Lets torch compute on the calling thread alone: its others keep cores busy for milliseconds after every operator, and engines wait."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def imported(package: str) -> Any:

@@ -102,8 +102,8 @@ class SegmentationGraph(nn.Module):
         height, width = images.shape[1:3]
         inside = (torch.arange(height) < sizes[:, :1])[:, :, None] & (torch.arange(width) < sizes[:, 1:])[:, None, :]
         # What is outside is the mean colour, as in `Segmenter`.
-        pixels = self.model.normalise(images.permute(0, 3, 1, 2)) * inside[:, None]
-        logits: Tensor = self.model.head(self.model.backbone(pixels), (height, width))
+        pixels = self.model.normalise(images.permute(0, 3, 1, 2)).permute(0, 2, 3, 1) * inside[..., None]
+        logits: Tensor = self.model.head(self.model.backbone(pixels.permute(0, 3, 1, 2)), (height, width))
         if self.outputs == "raw":
             return logits
         labels: Tensor = self.model.head.upsample(logits, (height, width)).argmax(dim=1).to(torch.uint8)

@@ -109,7 +109,8 @@ class Segmenter(TaskModel):
                 raise ValueError(f"an image is {tuple(image.shape)} of {image.dtype}; accepted: (3, H, W) uint8 RGB")
         if self.sliding:
             return [self._slide(image) if self._share(image) < 1 else self._whole([image], enlarge)[0] for image in images]
-        return self._whole(images, enlarge)
+        with self._threads():
+            return self._whole(images, enlarge)
 
     def predict(self, image: str | Path | RGBImage) -> Tensor:
         """Finds the class of every pixel of one image, whose longer side is brought to the network's input as in research/deeplab's demo.
