@@ -34,6 +34,19 @@ def decode(deltas: Tensor, anchors: Tensor) -> Tensor:
     return torch.cat([centres - sides / 2, centres + sides / 2], dim=-1)
 
 
+def to_image(boxes: Tensor, input_size: tuple[int, int], image_size: Tensor) -> Tensor:
+    """Cuts (N, 4) x1 y1 x2 y2 off at the borders of the network's input, and returns them in pixels of the original image.
+
+    Args:
+        boxes: in pixels of the network's input.
+        input_size: its height and width.
+        image_size: (2,) height and width of the original image.
+    """
+    limits = boxes.new_tensor(input_size[::-1])
+    corners = boxes.view(-1, 2, 2).clamp(min=0).minimum(limits) * (image_size.to(boxes).flip(0) / limits)
+    return corners.view(-1, 4)
+
+
 def match(anchors: Tensor, boxes: Tensor, labels: Tensor, iou_threshold: float = 0.5) -> tuple[Tensor, Tensor]:
     """Assigns boxes to anchors: each anchor its best box if they overlap enough, and each box its best anchor.
 

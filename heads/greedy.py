@@ -1,4 +1,4 @@
-"""Decoding of boxes and greedy non-maximum suppression, each as one compiled loop, for CPUs.
+"""From raw outputs to detections by compiled loops, for CPUs.
 
 torch decodes by a dozen operators, each of which takes longer to start than to run. It has no operator that stops at the wanted number of
 boxes or leaves pairs of different classes alone; its own needs all pairs.
@@ -120,3 +120,36 @@ def greedy(
             anchors[total], labels[total] = anchor, label + 1
             total += 1
     return anchors[:total], labels[:total]
+
+
+@compiled
+def detected(
+    boxes: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    anchors: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    input_size: tuple[int, int],
+    image_size: NDArray[np.int64],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Takes the boxes and scores of detections, and does to the boxes what `heads.boxes.to_image` does.
+
+    Args:
+        boxes: (A, 4) x1 y1 x2 y2 in pixels of the network's input.
+        scores: (A, K).
+        anchors: (N,) indices of anchors.
+        labels: (N,) in 1..K.
+        input_size: height and width of the network's input.
+        image_size: height and width of the original image.
+
+    Returns:
+        (N, 4) boxes, cut off at the input's borders, in pixels of the original image, and (N,) scores.
+    """
+    found, own = np.empty((len(anchors), 4), np.float32), np.empty(len(anchors), np.float32)
+    for n in range(len(anchors)):
+        for side in range(4):
+            axis = 1 - side % 2
+            limit, value = np.float32(input_size[axis]), boxes[anchors[n], side]
+            value = np.float32(0) if value < 0 else limit if value > limit else value
+            found[n, side] = value * (np.float32(image_size[axis]) / limit)
+        own[n] = scores[anchors[n], labels[n] - 1]
+    return found, own

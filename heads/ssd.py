@@ -11,8 +11,8 @@ from backbones import Tap
 from backbones.layers import Conv2d, Layers, Padding
 from heads.anchors import PRESETS, AnchorRule, make_anchors
 from heads.base import BoxPredictions, DetectionHead, Detections, Targets
-from heads.boxes import CODER_WEIGHTS, MAX_LOG_SIDE, decode, encode, match
-from heads.greedy import decode_all
+from heads.boxes import CODER_WEIGHTS, MAX_LOG_SIDE, decode, encode, match, to_image
+from heads.greedy import decode_all, detected
 from heads.multibox import ClassLoss, SoftmaxLoss
 from heads.nms import Suppression
 from heads.shared import shared_count
@@ -127,14 +127,10 @@ class SSDLite(DetectionHead):
         """Scores, non-maximum suppression, and boxes in original pixels, see `DetectionHead.postprocess`."""
         scores = self.class_loss.scores(predictions.class_logits.float())
         decoded = _decode(predictions.box_deltas.float(), predictions.anchors.float())
-        height, width = predictions.input_size
-        limits = decoded.new_tensor([width, height])
-        per_pixel = image_sizes.flip(1) / limits
         found = []
-        for own_scores, own_boxes, factors in zip(scores, decoded, per_pixel, strict=True):
-            anchor, label = self.suppression(own_scores, own_boxes)
-            corners = own_boxes.index_select(0, anchor).view(-1, 2, 2).clamp(min=0).minimum(limits) * factors
-            found.append(Detections(corners.view(-1, 4), own_scores[anchor, label - 1], label))
+        for own_scores, own_boxes, size in zip(scores, decoded, image_sizes, strict=True):
+            anchors, labels = self.suppression(own_scores, own_boxes)
+            found.append(Detections(*_detected(own_boxes, own_scores, anchors, labels, predictions.input_size, size), labels))
         return found
 
     def _anchors(self, shapes: list[tuple[int, int]], input_size: tuple[int, int], device: torch.device) -> Tensor:
@@ -184,6 +180,15 @@ def _decode(deltas: Tensor, anchors: Tensor) -> Tensor:
     if deltas.device.type != "cpu":
         return decode(deltas, anchors)
     return torch.from_numpy(decode_all(deltas.contiguous().numpy(), anchors.contiguous().numpy(), CODER_WEIGHTS, MAX_LOG_SIDE))
+
+
+def _detected(
+    boxes: Tensor, scores: Tensor, anchors: Tensor, labels: Tensor, input_size: tuple[int, int], image_size: Tensor
+) -> tuple[Tensor, Tensor]:
+    if boxes.device.type == "cpu":
+        taken = detected(boxes.numpy(), scores.numpy(), anchors.numpy(), labels.numpy(), tuple(input_size), image_size.numpy())
+        return torch.from_numpy(taken[0]), torch.from_numpy(taken[1])
+    return to_image(boxes[anchors], input_size, image_size), scores[anchors, labels - 1]
 
 
 def _by_anchor(output: Tensor, columns: int) -> Tensor:

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 from torchvision.models.detection._utils import BoxCoder, SSDMatcher
-from torchvision.ops import box_convert, box_iou
+from torchvision.ops import box_convert, box_iou, clip_boxes_to_image
 
-from heads.boxes import CODER_WEIGHTS, MAX_LOG_SIDE, decode, encode, match
-from heads.greedy import decode_all
+from heads.boxes import CODER_WEIGHTS, MAX_LOG_SIDE, decode, encode, match, to_image
+from heads.greedy import decode_all, detected
 
 ANCHORS = torch.tensor([[0, 0, 10, 10], [20, 0, 30, 10], [0, 20, 10, 30], [20, 20, 30, 30]]).float()
 
@@ -41,6 +41,18 @@ def test_compiled_loop_decodes_alike() -> None:
     deltas[0, 0], deltas[0, 1] = 1e4, torch.nan
     found = torch.from_numpy(decode_all(deltas.numpy(), anchors.numpy(), CODER_WEIGHTS, MAX_LOG_SIDE))
     assert_close(found, decode(deltas, anchors), rtol=1e-5, atol=1e-3, equal_nan=True)
+
+
+def test_boxes_in_the_image() -> None:
+    boxes, scores, image_size = random_boxes(50) * 1.5 - 50, torch.rand(50, 3), torch.tensor([600, 200])
+    boxes[7] = torch.nan
+    expected = clip_boxes_to_image(boxes, (300, 320)) * torch.tensor([200 / 320, 2, 200 / 320, 2])
+    assert_close(to_image(boxes, (300, 320), image_size), expected, equal_nan=True)
+    anchors, labels = torch.tensor([30, 7, 30]), torch.tensor([1, 2, 3])
+    arrays = [part.numpy() for part in (boxes, scores, anchors, labels)]
+    found, own = map(torch.from_numpy, detected(*arrays, (300, 320), image_size.numpy()))
+    assert_close(found, expected[anchors], equal_nan=True)
+    assert torch.equal(own, scores[anchors, labels - 1])
 
 
 def test_equals_torchvision() -> None:

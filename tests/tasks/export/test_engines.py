@@ -49,6 +49,31 @@ def test_segmenter_computes_the_same_beside_padding(segmenter_onnx: Path) -> Non
     assert torch.allclose(segmenter(batch), fast(batch), rtol=1e-4, atol=1e-5)
 
 
+def test_torch_keeps_to_one_thread_beside_an_engine(segmenter_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, seen = torch.get_num_threads(), []
+    fast = Segmenter.from_exported(segmenter_onnx)
+    run = type(fast.engine).__call__
+    monkeypatch.setattr(type(fast.engine), "__call__", lambda *inputs: seen.append(torch.get_num_threads()) or run(*inputs))
+    try:
+        torch.set_num_threads(2)
+        fast.predict(np.zeros((40, 90, 3), np.uint8))
+        assert (seen, torch.get_num_threads()) == ([1], 2)
+        monkeypatch.setattr(type(fast.engine), "__call__", lambda *inputs: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            fast.predict(np.zeros((40, 90, 3), np.uint8))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_results_stay_when_the_next_image_is_seen(exported: Path) -> None:
+    fast, images = Detector.from_exported(exported, threads=1), nets.images_of(2)
+    first = fast(images[:1])
+    kept = first.class_logits.clone()
+    assert not torch.equal(fast(images[1:]).class_logits, kept)
+    assert torch.equal(first.class_logits, kept)
+
+
 def test_other_models_are_refused(detector_onnx: Path) -> None:
     with pytest.raises(ValueError, match="holds no segmenter"):
         Segmenter.from_exported(detector_onnx)
