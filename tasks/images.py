@@ -95,8 +95,10 @@ def read_image(path: str | Path, apply_exif: bool = True) -> RGBImage:
 
 def _jpeg_pixels(file: io.BufferedReader, size: tuple[int, int]) -> RGBImage | None:
     """Decodes a JPEG of width and height by torchvision, to Pillow's pixels without its copies; None where that does not work."""
-    from torchvision.io import ImageReadMode, decode_jpeg
-
+    try:
+        from torchvision.io import ImageReadMode, decode_jpeg
+    except ImportError:  # later releases leave decoding to others
+        return None
     place = file.tell()
     file.seek(0)
     content = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)

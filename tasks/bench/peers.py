@@ -1,5 +1,6 @@
 """Other networks of the same kind, each with its own way from a file to a result. Their weights are random, which costs the same."""
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -9,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Logit of the background that leaves an untrained detector about as few candidates as a trained one.
-BACKGROUND = 12.0
+# Scores of a photo that pass torchvision's threshold of .001: of Google's trained SSDLite, on COCO's photos and of 20 classes, so many do,
+# which is an eighth. Of an untrained network all or none would.
+CANDIDATES, SHARE = 5000, 8
 RED_GREEN_BLUE = (0.5, 0.5, 0.5)
 
 
@@ -34,9 +36,15 @@ def torchvision_ssdlite(classes: int, size: int) -> Peer:
     if size != 320:
         raise ValueError(f"size {size} is not possible beside torchvision's SSDLite320; accepted: 320")
     model = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=classes + 1).eval()
-    for level in model.head.classification_head.module_list:
-        torch.nn.init.normal_(level[1].bias)  # scores that differ
-        level[1].bias.data.view(-1, classes + 1)[:, 0] += BACKGROUND
+    last = [level[1] for level in model.head.classification_head.module_list]
+    for layer in last:
+        torch.nn.init.normal_(layer.bias)  # scores that differ
+    with torch.no_grad():
+        logits = model.head(list(model.backbone(torch.zeros(1, 3, size, size)).values()))["cls_logits"][..., 1:]
+        # Beside a background that outweighs the classes, a score is the exponential of how far its logit lies below the background's.
+        background = logits.flatten().topk(min(CANDIDATES, logits.numel() // SHARE)).values[-1] - math.log(model.score_thresh)
+        for layer in last:
+            layer.bias.view(-1, classes + 1)[:, 0] = background
     prepare = SSDLite320_MobileNet_V3_Large_Weights.DEFAULT.transforms()
 
     def result(path: Path) -> Any:

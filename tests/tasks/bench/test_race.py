@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from backbones import MobileNetV2
 from heads import DeepLabV3
-from tasks.bench import report
+from tasks.bench import peers, report
 from tasks.bench.race import Race, Time, run
 from tasks.bench.roofline import Rates, Work, convolutions, least_seconds
 from tasks.segment.model import Segmenter
@@ -30,6 +31,14 @@ def test_candidates_run_in_turns_each_prepared() -> None:
     assert all(0 < time.low <= time.median <= time.high for time in times.values())
     with pytest.raises(ValueError, match=r"^repeats 0 is not possible; accepted: at least 1$"):
         run(race(calls), repeats=0)
+
+
+@pytest.mark.filterwarnings("ignore:The image decoding and encoding capabilities:DeprecationWarning")
+def test_untrained_peer_finds_as_much_as_a_trained_detector(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 48), "green").save(tmp_path / "photo.jpg")
+    (found,) = peers.torchvision_ssdlite(20, 320).result(tmp_path / "photo.jpg")
+    assert len(found["scores"]) > 200
+    assert 0.001 < found["scores"].min() < found["scores"].max() < 0.1
 
 
 def test_each_operator_takes_the_longer_of_computing_and_moving() -> None:
