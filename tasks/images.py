@@ -5,7 +5,9 @@ import glob
 import io
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch.nn import functional as F
 
+from tasks.jpeg import decode, read_plain_jpeg
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".mpo", ".ppm", ".pgm")
 
 RGBImage = NDArray[np.uint8]
+
+# Images that are read while the caller computes: the next one, and one in reserve where files take unequally long.
+AHEAD = 2
 
 # Half a gigabyte of RGB. From twice its MAX_IMAGE_PIXELS on Pillow itself refuses; below, it only warns.
 MAX_PIXELS = 178_956_970
@@ -83,45 +90,53 @@ def read_image(path: str | Path, apply_exif: bool = True) -> RGBImage:
         ValueError: the file cannot be read as an image; the message names it.
     """
     try:
+        if (pixels := read_plain_jpeg(path, MAX_PIXELS)) is not None:
+            return pixels
         with _begun(path) as (image, file):
             turns = apply_exif and bool(image.getexif())
-            if not turns and (image.format, image.mode) == ("JPEG", "RGB") and (pixels := _jpeg_pixels(file, image.size)) is not None:
-                return pixels
+            if not turns and (image.format, image.mode) == ("JPEG", "RGB"):
+                place = file.tell()
+                file.seek(0)
+                if (pixels := decode(bytearray(file.read()), image.size)) is not None:
+                    return pixels
+                file.seek(place)
             image.load()
             return np.array(_to_rgb(ImageOps.exif_transpose(image) if turns else image))
     except Exception as error:  # Pillow's readers raise TypeError, SyntaxError and others on damaged files
         raise ValueError(f"{path}: cannot be read as an image: {reason_of(error)}") from error
 
 
-def _jpeg_pixels(file: io.BufferedReader, size: tuple[int, int]) -> RGBImage | None:
-    """Decodes a JPEG of width and height by torchvision, to Pillow's pixels without its copies; None where that does not work."""
-    try:
-        from torchvision.io import ImageReadMode, decode_jpeg
-    except ImportError:  # later releases leave decoding to others
-        return None
-    place = file.tell()
-    file.seek(0)
-    content = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
-    file.seek(place)
-    try:
-        pixels: RGBImage = decode_jpeg(content, mode=ImageReadMode.RGB).permute(1, 2, 0).numpy()
-    except RuntimeError:  # damaged, for which Pillow has better words, or torchvision was built without libjpeg
-        return None
-    return pixels if pixels.shape[1::-1] == size else None
-
-
 def rgb_pixels(image: str | Path | RGBImage) -> RGBImage:
-    """Reads a file, or copies pixels that are there.
+    """Reads a file, or takes pixels that are there.
 
     Raises:
         ValueError: the file cannot be read as an image, or the pixels are not (H, W, 3) uint8, or none.
     """
     if isinstance(image, (str, Path)):
         return read_image(image)
-    pixels = np.array(image)  # torch takes no views
+    pixels: RGBImage = np.require(image, requirements=("C", "W"))  # torch takes no others; pixels that are neither are copied
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise ValueError(f"an image is {pixels.shape} of {pixels.dtype}; accepted: a file, or (H, W, 3) uint8 RGB pixels")
     return pixels
+
+
+def read_ahead(images: Iterable[str | Path | RGBImage]) -> Iterator[Callable[[], RGBImage]]:
+    """Reads images on a thread of its own, `AHEAD` ahead of the caller.
+
+    Args:
+        images: what `rgb_pixels` takes.
+
+    Yields:
+        For each image, in order, a call that returns its pixels or raises what `rgb_pixels` raises.
+    """
+    waiting = deque[Future[RGBImage]]()
+    with ThreadPoolExecutor(1, "read_ahead") as reader:
+        for image in images:
+            waiting.append(reader.submit(rgb_pixels, image))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result
+        while waiting:
+            yield waiting.popleft().result
 
 
 def read_annotated(path: str | Path, size: tuple[int, int], origin: str) -> RGBImage:

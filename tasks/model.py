@@ -2,9 +2,9 @@
 
 import logging
 import math
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,7 +21,7 @@ from backbones.spec import Described, check_description, describe, rebuild
 from backbones.weights import fill
 from tasks.checkpoint import load_checkpoint, save_checkpoint
 from tasks.export.engines import Engine, Precision, load_engine, one_torch_thread, pixels_last
-from tasks.images import MAX_PIXELS
+from tasks.images import MAX_PIXELS, RGBImage, read_ahead
 from tasks.traced import Traced
 
 # Mean and standard deviation of ImageNet's RGB in 0..1, as torchvision's weights expect.
@@ -111,6 +111,19 @@ class TaskModel(nn.Module, ABC):
         """
         _check_input(size, self.mean.flatten().tolist(), self.std.flatten().tolist())
         self.size = (int(size[0]), int(size[1]))
+
+    @abstractmethod
+    def predict(self, image: str | Path | RGBImage) -> Any:
+        """Finds what the model looks for in one image."""
+
+    def predict_each(self, images: Iterable[str | Path | RGBImage]) -> Iterator[Any]:
+        """Yields what `predict` returns for each image, in order; the next files are read while the network computes.
+
+        Raises:
+            ValueError: as `predict`, at the image's turn.
+        """
+        for pixels in read_ahead(images):
+            yield self.predict(pixels())
 
     def describe(self) -> dict[str, Any]:
         """Returns plain values from which `from_checkpoint` builds the same architecture.

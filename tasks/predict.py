@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tasks.export.engines import EXPORTED
-from tasks.images import RGBImage, read_image
+from tasks.images import RGBImage, read_ahead
 from tasks.model import TaskModel
 from tasks.run_folder import run_folder_of
 
@@ -66,13 +66,13 @@ def predict_files(
     results: list[dict[str, Any]] = []
     unreadable: list[str] = []
     twins, taken = Counter(file.stem for file in files), set[str]()  # files of different folders or endings share their stem
-    for number, file in enumerate(track(files, description="predict")):
+    for number, (file, pixels) in enumerate(zip(track(files, description="predict"), read_ahead(files), strict=True)):
         try:
             name = file.stem if twins[file.stem] == 1 else f"{file.stem}_{number:04d}"
             while name != file.stem and (name in twins or name in taken):
                 name += "_"
             taken.add(name)
-            results.append({"file": str(file)} | one(read_image(file), name))
+            results.append({"file": str(file)} | one(pixels(), name))
         except ValueError as error:
             unreadable.append(str(error))
     write(results)

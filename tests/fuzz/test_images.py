@@ -14,7 +14,7 @@ from tests.fuzz.fuzzer import Fuzzer
 
 # As written by Pillow: format, mode, and what else is said.
 KINDS: list[tuple[str, str, dict[str, object]]] = [
-    *(("JPEG", "RGB", {}), ("JPEG", "CMYK", {}), ("JPEG", "L", {"progressive": True})),
+    *(("JPEG", "RGB", {}), ("JPEG", "RGB", {"exif": b""}), ("JPEG", "CMYK", {}), ("JPEG", "L", {"progressive": True})),
     *(("PNG", "RGB", {}), ("PNG", "P", {"transparency": 3}), ("PNG", "I;16", {}), ("PNG", "LA", {}), ("PNG", "1", {})),
     *(("TIFF", "RGB", {"compression": "tiff_lzw"}), ("TIFF", "F", {}), ("TIFF", "L", {"compression": "tiff_adobe_deflate"})),
     *(
@@ -35,7 +35,7 @@ def picture(kind: str, mode: str, options: dict[str, object]) -> bytes:
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "maker"
     content = io.BytesIO()
-    drawn.save(content, kind, **options, **({"exif": exif} if kind in ("JPEG", "PNG", "WEBP") else {}))
+    drawn.save(content, kind, **({"exif": exif} if kind in ("JPEG", "PNG", "WEBP") else {}) | options)
     return content.getvalue()
 
 

@@ -2,13 +2,15 @@
 
 import csv
 import io
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.images import find_images, read_annotated, read_image, resize_image
+from tasks.images import AHEAD, find_images, read_ahead, read_annotated, read_image, resize_image, rgb_pixels
 
 MESSY = Path(__file__).resolve().parents[3] / "shared" / "data" / "messy"
 Transpose = Image.Transpose
@@ -237,6 +239,53 @@ def test_annotated_image_of_another_size_is_refused(turned: Path, size: tuple[in
 def test_missing_annotated_image_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"absent\.jpg: cannot be read as an image: no such file"):
         read_annotated(tmp_path / "absent.jpg", (6, 10), "a.json")
+
+
+def test_pixels_that_are_there_are_copied_only_where_torch_needs_it() -> None:
+    pixels, frozen = noise(6, 10), noise(6, 10)
+    frozen.flags.writeable = False
+    assert rgb_pixels(pixels) is pixels
+    for other in (pixels[:, ::-1], pixels[:, 2:5], frozen):
+        taken = rgb_pixels(other)
+        assert np.array_equal(taken, other)
+        assert taken.flags.writeable
+        assert taken.flags.c_contiguous
+
+
+def test_images_are_read_ahead_in_order(tmp_path: Path) -> None:
+    asked: list[int] = []
+    pictures = [noise(3 + number, 4) for number in range(6)]
+
+    def sources() -> Iterator[Path | np.ndarray]:
+        for number, picture in enumerate(pictures):
+            asked.append(number)
+            Image.fromarray(picture).save(tmp_path / f"{number}.png")
+            yield tmp_path / f"{number}.png" if number % 2 else picture
+
+    found = read_ahead(sources())
+    assert np.array_equal(next(found)(), pictures[0])
+    assert asked == list(range(1 + AHEAD))
+    for read, picture in zip(found, pictures[1:], strict=True):
+        assert np.array_equal(read(), picture)
+
+
+def test_an_image_that_cannot_be_read_is_named_at_its_turn(tmp_path: Path) -> None:
+    reads = list(read_ahead([noise(2, 2), tmp_path / "absent.jpg", noise(3, 2)]))
+    assert reads[0]().shape == (2, 2, 3)
+    with pytest.raises(ValueError, match=r"absent\.jpg: cannot be read as an image: no such file$"):
+        reads[1]()
+    assert reads[2]().shape == (3, 2, 3)
+
+
+def test_no_thread_is_left_where_the_caller_stops_before_the_end() -> None:
+    def readers() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread.name.startswith("read_ahead")]
+
+    reads = read_ahead([noise(2, 2)] * 9)
+    next(reads)
+    assert readers()
+    reads.close()  # type: ignore[attr-defined]
+    assert not readers()
 
 
 def test_resize_takes_height_then_width() -> None:

@@ -130,7 +130,7 @@ def _detection(plain: Detector, images: Sequence[Path], typical: Sequence[RGBIma
     equal = _compared(own, images, lambda form, image, number: _apart(expected[number], form.model.predict(image), COMPARED[form.rounded]))
     for batch in BATCHES:
         yield _networks(f"detector's network, batch {batch}", plain.size, batch, others, own, DETECTION_PEER, lambda model: model)
-    yield _results("JPEG to boxes", images, {name: peer.result for name, peer in others.items()}, own, DETECTION_PEER, equal)
+    yield from _results("JPEG to boxes", images, {name: peer.result for name, peer in others.items()}, own, DETECTION_PEER, equal)
 
 
 def _segmentation(
@@ -148,7 +148,7 @@ def _segmentation(
     equal = _compared(own, images, lambda form, image, number: _share(expected[number], form.model.predict(image)))
     for batch in BATCHES:
         yield _networks(f"segmenter's network, batch {batch}", plain.size, batch, others, own, SEGMENTATION_PEER, _cells)
-    yield _results("JPEG to mask", images, results, own, SEGMENTATION_PEER, equal)
+    yield from _results("JPEG to mask", images, results, own, SEGMENTATION_PEER, equal)
 
 
 def _sizes(batch: Tensor, size: tuple[int, int]) -> Tensor:
@@ -267,9 +267,23 @@ def _networks(
 
 def _results(
     title: str, images: Sequence[Path], others: Mapping[str, Callable[[Path], Any]], own: Mapping[str, Own], peer: str, equal: str
-) -> Race:
-    calls = dict(others) | {name: form.model.predict for name, form in own.items()}
-    return _warm(title, [(image,) for image in images], 1, peer, calls, equal)
+) -> Iterator[Race]:
+    """Two races: from each file by itself to its result, and from all files to theirs, for which peers have no function of their own."""
+    singly = dict(others) | {name: form.model.predict for name, form in own.items()}
+    yield _warm(title, [(image,) for image in images], 1, peer, singly, equal)
+
+    together: dict[str, Callable[[Sequence[Path]], Any]] = {name: _one_by_one(result) for name, result in others.items()}
+    together |= {name: _listed(form.model.predict_each) for name, form in own.items()}
+    title, equal = f"{title}, ours by predict_each", "as in the race above"
+    yield _warm(title, [(images,)], len(images), peer, together, equal)._replace(prepare=lambda name: together[name](images[:1]))
+
+
+def _one_by_one(result: Callable[[Path], Any]) -> Callable[[Sequence[Path]], Any]:
+    return lambda images: [result(image) for image in images]
+
+
+def _listed(each: Callable[[Sequence[Path]], Iterator[Any]]) -> Callable[[Sequence[Path]], Any]:
+    return lambda images: list(each(images))
 
 
 def _bound(network: Callable[[Tensor], Any], images: Tensor) -> Callable[[], Any]:

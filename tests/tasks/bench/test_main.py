@@ -108,3 +108,18 @@ def test_what_cannot_be_run_is_said(args: list[str], message: str) -> None:
     with pytest.raises(SystemExit) as ended:
         main(args)
     assert message in str(ended.value.code)
+
+
+def test_files_to_results_one_by_one_and_ahead(detector: Path, images: Path) -> None:
+    own = {"eager": infer.Own(Detector.from_checkpoint(detector))}
+    races = infer._results("JPEG to boxes", find_images([str(images)]), {"theirs": lambda path: path.stem}, own, "theirs", "all")
+    singly, together = races
+    for race in (singly, together):
+        assert race.amount == 3
+        assert list(race.candidates) == ["theirs", "eager"]
+        race.prepare("eager")
+    assert singly.candidates["theirs"]() == ["0", "1", "2"]
+    assert together.candidates["theirs"]() == [["0", "1", "2"]]
+    one, (other,) = singly.candidates["eager"](), together.candidates["eager"]()
+    assert len(one) == len(other) == 3
+    assert all(torch.equal(a, b) for found, again in zip(one, other, strict=True) for a, b in zip(found, again, strict=True))

@@ -62,6 +62,20 @@ def test_file_and_pixels_give_the_same_detections(detector: Detector, pixels: np
     assert_equal(of_pixels, detector.predict(str(tmp_path / "a.png")))
 
 
+def test_images_one_after_the_other_give_what_each_alone_gives(detector: Detector, pixels: np.ndarray, tmp_path: Path) -> None:
+    Image.fromarray(pixels[::2]).save(tmp_path / "half.png")
+    images = [pixels, tmp_path / "half.png", str(tmp_path / "half.png"), pixels[:, ::-1]]
+    for found, image in zip(detector.predict_each(images), images, strict=True):
+        assert_equal(found, detector.predict(image))
+
+
+def test_an_unreadable_image_among_others_is_named(detector: Detector, pixels: np.ndarray) -> None:
+    found = detector.predict_each([pixels, "absent.jpg", pixels])
+    next(found)
+    with pytest.raises(ValueError, match=r"^absent\.jpg: cannot be read as an image: no such file$"):
+        next(found)
+
+
 def test_boxes_are_in_pixels_of_the_original(detector: Detector, pixels: np.ndarray) -> None:
     found = detector.predict(pixels)
     resized = torch.from_numpy(resize_image(pixels, (64, 96))).permute(2, 0, 1)[None]

@@ -1,0 +1,98 @@
+"""JPEG files without Pillow: its pixels, and nothing that only Pillow understands."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tasks.images import read_image
+from tasks.jpeg import plain_size, read_plain_jpeg
+
+WIDTH, HEIGHT = 37, 26
+MANY = 10_000
+
+
+def jpeg(mode: str = "RGB", **options: Any) -> bytes:
+    values = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(values).resize((WIDTH, HEIGHT)).convert(mode).save(content, "JPEG", **options)
+    return content.getvalue()
+
+
+def as_pillow(content: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("quality", [30, 95])
+def test_pixels_are_pillows(tmp_path: Path, subsampling: str, progressive: bool, quality: int) -> None:
+    content = jpeg(subsampling=subsampling, progressive=progressive, quality=quality, icc_profile=bytes(70_000), comment=b"\xff\xc0")
+    (tmp_path / "a.jpg").write_bytes(content)
+    pixels = read_plain_jpeg(tmp_path / "a.jpg", MANY)
+    assert pixels is not None
+    assert np.array_equal(pixels, as_pillow(content))
+
+
+def test_colours_that_are_stored_as_they_are(tmp_path: Path) -> None:
+    content = jpeg(keep_rgb=True)
+    assert b"Adobe" in content
+    (tmp_path / "a.jpg").write_bytes(content)
+    assert read_plain_jpeg(tmp_path / "a.jpg", MANY) is not None
+    assert np.array_equal(read_image(tmp_path / "a.jpg"), as_pillow(content))
+
+
+def test_real_photos(shared: Path) -> None:
+    files = sorted((shared / "data" / "coco" / "val").glob("*.jpg"))[:60]
+    plain = [read_plain_jpeg(file, 10**9) for file in files]
+    assert sum(pixels is not None for pixels in plain) > len(files) * 0.9
+    for file, pixels in zip(files, plain, strict=True):
+        assert pixels is None or np.array_equal(pixels, as_pillow(file.read_bytes()))
+
+
+EXIF = Image.Exif()
+EXIF[0x0112] = 6
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        jpeg("L"),
+        jpeg("CMYK"),
+        jpeg(exif=EXIF),
+        jpeg()[:20],
+        b"\xff\xd8\xff\xe2\0\x06MPF\0" + jpeg()[2:],
+        b"\xff\xd8",
+        b"\x89PNG\r\n",
+        b"",
+    ],
+    ids=["grey", "CMYK", "EXIF", "cut off", "several pictures", "beginning", "PNG", "empty"],
+)
+def test_others_are_left_to_pillow(content: bytes) -> None:
+    assert plain_size(content) is None
+
+
+def test_size_is_width_and_height() -> None:
+    assert plain_size(jpeg()) == (WIDTH, HEIGHT)
+
+
+def test_too_large_and_damaged_ones_are_left_to_pillow(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(jpeg())
+    (tmp_path / "half.jpg").write_bytes(jpeg()[: len(jpeg()) // 2 + 150])
+    assert plain_size((tmp_path / "half.jpg").read_bytes()) == (WIDTH, HEIGHT)
+    assert read_plain_jpeg(tmp_path / "a.jpg", WIDTH * HEIGHT - 1) is None
+    assert read_plain_jpeg(tmp_path / "half.jpg", MANY) is None
+
+
+def test_torchvision_without_decoders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = jpeg()
+    (tmp_path / "a.jpg").write_bytes(content)
+    monkeypatch.delattr(torch.ops.image, "decode_jpeg", raising=False)
+    monkeypatch.setattr("torch._ops._OpNamespace.__getattr__", lambda *_: (_ for _ in ()).throw(AttributeError("none")))
+    assert read_plain_jpeg(tmp_path / "a.jpg", MANY) is None
+    monkeypatch.undo()
+    assert read_plain_jpeg(tmp_path / "a.jpg", MANY) is not None
