@@ -95,7 +95,8 @@ def test_python_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     Detector(MobileNetV2(width_mult=0.35), SSDLite, VOC_CLASSES, (96, 96)).save("Detector.ckpt")
     Segmenter(MobileNetV2(["layer18"], width_mult=0.35), DeepLabV3, VOC_MASK_CLASSES, (65, 65)).save("Segmenter.ckpt")
-    Image.new("RGB", (64, 48)).save("photo.jpg")
+    for name in ("photo.jpg", "another.jpg"):
+        Image.new("RGB", (64, 48)).save(name)
     blocks = re.findall(r"(?<!-->\n)```python\n(.*?)```", README, re.S)  # files to save have a mark before them
     assert blocks
     for block in blocks:
