@@ -8,6 +8,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -114,29 +115,39 @@ def rgb_pixels(image: str | Path | RGBImage) -> RGBImage:
     """
     if isinstance(image, (str, Path)):
         return read_image(image)
-    pixels: RGBImage = np.require(image, requirements=("C", "W"))  # torch takes no others; pixels that are neither are copied
+    pixels: RGBImage = np.asarray(image)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise ValueError(f"an image is {pixels.shape} of {pixels.dtype}; accepted: a file, or (H, W, 3) uint8 RGB pixels")
-    return pixels
+    fits = pixels.flags.c_contiguous and pixels.flags.writeable and min(pixels.strides) > 0
+    return pixels if fits else np.array(pixels, order="C")  # as torch takes no others
 
 
 def read_ahead(images: Iterable[str | Path | RGBImage]) -> Iterator[Callable[[], RGBImage]]:
-    """Reads images on a thread of its own, `AHEAD` ahead of the caller.
+    """Reads plain JPEGs on a thread of its own, `AHEAD` ahead of the caller; other files at their turn.
+
+    Pillow, which reads the others, warns of what is no fault, and that cannot be silenced in a thread of its own.
 
     Args:
-        images: what `rgb_pixels` takes.
+        images: what `rgb_pixels` takes; arrays may change once the next one is asked for.
 
     Yields:
         For each image, in order, a call that returns its pixels or raises what `rgb_pixels` raises.
     """
-    waiting = deque[Future[RGBImage]]()
+    waiting = deque[Callable[[], RGBImage]]()
     with ThreadPoolExecutor(1, "read_ahead") as reader:
         for image in images:
-            waiting.append(reader.submit(rgb_pixels, image))
+            if isinstance(image, (str, Path)):
+                waiting.append(partial(_read_or_again, image, reader.submit(read_plain_jpeg, image, MAX_PIXELS)))
+            else:
+                waiting.append(partial(rgb_pixels, np.array(image)))
             if len(waiting) > AHEAD:
-                yield waiting.popleft().result
-        while waiting:
-            yield waiting.popleft().result
+                yield waiting.popleft()
+        yield from waiting
+
+
+def _read_or_again(path: str | Path, ahead: Future[RGBImage | None]) -> RGBImage:
+    pixels = ahead.result()
+    return read_image(path) if pixels is None else pixels
 
 
 def read_annotated(path: str | Path, size: tuple[int, int], origin: str) -> RGBImage:

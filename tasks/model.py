@@ -117,11 +117,16 @@ class TaskModel(nn.Module, ABC):
         """Finds what the model looks for in one image."""
 
     def predict_each(self, images: Iterable[str | Path | RGBImage]) -> Iterator[Any]:
-        """Yields what `predict` returns for each image, in order; the next files are read while the network computes.
+        """Yields what `predict` returns for each image, in order; the next JPEGs are read while the network computes.
+
+        Args:
+            images: what `predict` takes, of which two are asked for ahead.
 
         Raises:
-            ValueError: as `predict`, at the image's turn.
+            ValueError: as `predict`, at the image's turn, and then no further image is looked at; or there is one image, not several.
         """
+        if isinstance(images, (str, Path)):
+            raise ValueError(f"{images}: is one image; accepted: several, or predict for one")
         for pixels in read_ahead(images):
             yield self.predict(pixels())
 

@@ -3,11 +3,13 @@
 import csv
 import io
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tasks.images import AHEAD, find_images, read_ahead, read_annotated, read_image, resize_image, rgb_pixels
@@ -245,11 +247,11 @@ def test_pixels_that_are_there_are_copied_only_where_torch_needs_it() -> None:
     pixels, frozen = noise(6, 10), noise(6, 10)
     frozen.flags.writeable = False
     assert rgb_pixels(pixels) is pixels
-    for other in (pixels[:, ::-1], pixels[:, 2:5], frozen):
+    for other in (pixels[:, ::-1], pixels[:, 2:5], pixels[:, :1][:, ::-1], pixels[:1][::-1], frozen):
         taken = rgb_pixels(other)
         assert np.array_equal(taken, other)
         assert taken.flags.writeable
-        assert taken.flags.c_contiguous
+        assert torch.from_numpy(taken).is_contiguous()
 
 
 def test_images_are_read_ahead_in_order(tmp_path: Path) -> None:
@@ -269,6 +271,27 @@ def test_images_are_read_ahead_in_order(tmp_path: Path) -> None:
         assert np.array_equal(read(), picture)
 
 
+def test_pixels_may_change_once_the_next_are_asked_for() -> None:
+    def frames() -> Iterator[np.ndarray]:
+        frame = noise(2, 2)
+        for number in range(5):
+            frame[:] = number
+            yield frame
+
+    assert [int(read()[0, 0, 0]) for read in read_ahead(frames())] == list(range(5))
+
+
+def test_files_of_all_kinds_leave_warnings_as_they_were(tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.{ending}" for number, ending in enumerate(["png", "jpg", "gif", "jpg", "bmp"])]
+    for number, file in enumerate(files):
+        Image.new("RGB", (4 + number, 4)).save(file)
+    before = list(warnings.filters)
+    for number, read in enumerate(read_ahead(files)):
+        with warnings.catch_warnings():
+            assert read().shape == (4, 4 + number, 3)
+    assert warnings.filters == before
+
+
 def test_an_image_that_cannot_be_read_is_named_at_its_turn(tmp_path: Path) -> None:
     reads = list(read_ahead([noise(2, 2), tmp_path / "absent.jpg", noise(3, 2)]))
     assert reads[0]().shape == (2, 2, 3)
@@ -281,7 +304,7 @@ def test_no_thread_is_left_where_the_caller_stops_before_the_end() -> None:
     def readers() -> list[threading.Thread]:
         return [thread for thread in threading.enumerate() if thread.name.startswith("read_ahead")]
 
-    reads = read_ahead([noise(2, 2)] * 9)
+    reads = read_ahead(["absent.jpg"] * 9)
     next(reads)
     assert readers()
     reads.close()  # type: ignore[attr-defined]

@@ -1,6 +1,7 @@
 """JPEG files without Pillow: its pixels, and nothing that only Pillow understands."""
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 
 from tasks.images import read_image
-from tasks.jpeg import plain_size, read_plain_jpeg
+from tasks.jpeg import HEADER, plain_size, read_plain_jpeg
 
 WIDTH, HEIGHT = 37, 26
 MANY = 10_000
@@ -31,7 +32,7 @@ def as_pillow(content: bytes) -> np.ndarray:
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("quality", [30, 95])
 def test_pixels_are_pillows(tmp_path: Path, subsampling: str, progressive: bool, quality: int) -> None:
-    content = jpeg(subsampling=subsampling, progressive=progressive, quality=quality, icc_profile=bytes(70_000), comment=b"\xff\xc0")
+    content = jpeg(subsampling=subsampling, progressive=progressive, quality=quality, icc_profile=bytes(40_000), comment=b"\xff\xc0")
     (tmp_path / "a.jpg").write_bytes(content)
     pixels = read_plain_jpeg(tmp_path / "a.jpg", MANY)
     assert pixels is not None
@@ -56,6 +57,16 @@ def test_real_photos(shared: Path) -> None:
 
 EXIF = Image.Exif()
 EXIF[0x0112] = 6
+MULTIPLE = b"\xff\xe2\0\x10MPF\0" + bytes(10)
+
+
+def exif_behind_the_frame() -> bytes:
+    """EXIF may stand anywhere before the scan."""
+    content = jpeg(exif=EXIF)
+    begin = content.index(b"\xff\xe1")
+    end = begin + 2 + int.from_bytes(content[begin + 2 : begin + 4], "big")
+    scan = content.index(b"\xff\xda")
+    return content[:begin] + content[end:scan] + content[begin:end] + content[scan:]
 
 
 @pytest.mark.parametrize(
@@ -65,15 +76,36 @@ EXIF[0x0112] = 6
         jpeg("CMYK"),
         jpeg(exif=EXIF),
         jpeg()[:20],
-        b"\xff\xd8\xff\xe2\0\x06MPF\0" + jpeg()[2:],
+        exif_behind_the_frame(),
+        b"\xff\xd8" + MULTIPLE + jpeg()[2:],
+        b"\xff\xd8\xff\xe0\0\x07JFIF\0" + jpeg()[20:],
+        jpeg(icc_profile=bytes(200_000))[:HEADER],
         b"\xff\xd8",
         b"\x89PNG\r\n",
         b"",
     ],
-    ids=["grey", "CMYK", "EXIF", "cut off", "several pictures", "beginning", "PNG", "empty"],
+    ids=["grey", "CMYK", "EXIF", "cut off", "EXIF behind", "several pictures", "short", "long header", "beginning", "PNG", "empty"],
 )
 def test_others_are_left_to_pillow(content: bytes) -> None:
     assert plain_size(content) is None
+
+
+def test_exif_behind_the_frame_turns_the_picture(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(exif_behind_the_frame())
+    assert read_image(tmp_path / "a.jpg").shape == (WIDTH, HEIGHT, 3)
+
+
+def test_what_is_no_file_is_left_to_pillow(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe", tmp_path / "absent.jpg"):
+        assert read_plain_jpeg(path, MANY) is None
+
+
+def test_only_the_header_is_read_of_others(tmp_path: Path) -> None:
+    with (tmp_path / "turned.jpg").open("wb") as file:
+        file.write(jpeg(exif=EXIF))
+        file.truncate(1 << 40)  # takes no room on the disk
+    assert read_plain_jpeg(tmp_path / "turned.jpg", MANY) is None
 
 
 def test_size_is_width_and_height() -> None:
@@ -82,7 +114,7 @@ def test_size_is_width_and_height() -> None:
 
 def test_too_large_and_damaged_ones_are_left_to_pillow(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(jpeg())
-    (tmp_path / "half.jpg").write_bytes(jpeg()[: len(jpeg()) // 2 + 150])
+    (tmp_path / "half.jpg").write_bytes(jpeg()[: jpeg().index(b"\xff\xda") + 30])
     assert plain_size((tmp_path / "half.jpg").read_bytes()) == (WIDTH, HEIGHT)
     assert read_plain_jpeg(tmp_path / "a.jpg", WIDTH * HEIGHT - 1) is None
     assert read_plain_jpeg(tmp_path / "half.jpg", MANY) is None

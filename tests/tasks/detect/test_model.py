@@ -70,6 +70,8 @@ def test_images_one_after_the_other_give_what_each_alone_gives(detector: Detecto
 
 
 def test_an_unreadable_image_among_others_is_named(detector: Detector, pixels: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"^absent\.jpg: is one image; accepted: several, or predict for one$"):
+        next(detector.predict_each("absent.jpg"))
     found = detector.predict_each([pixels, "absent.jpg", pixels])
     next(found)
     with pytest.raises(ValueError, match=r"^absent\.jpg: cannot be read as an image: no such file$"):
