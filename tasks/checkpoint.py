@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from torch import Tensor
 from typing_extensions import override
 
+from backbones.spec import check_description
 from backbones.weights.files import load_torch
 from tasks.files import write_whole
 
@@ -104,3 +106,37 @@ class CheckpointFiles(TorchCheckpointIO):
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Loads to the CPU."""
         return load_checkpoint(path)
+
+
+def description(checkpoint: dict[str, Any], kind: str, path: object) -> dict[str, Any]:
+    """Returns what a checkpoint says of its model.
+
+    Raises:
+        ValueError: it holds no model of that kind, or describes it by what could do harm.
+    """
+    found = checkpoint.get(kind)
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: holds no {kind}; accepted: a run's checkpoint, or a file of {kind.capitalize()}.save")
+    try:
+        check_description(found)
+    except (ValueError, ImportError, SyntaxError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    return found
+
+
+def model_weights(checkpoint: dict[str, Any], path: object) -> dict[str, Tensor]:
+    """Returns a checkpoint's weights of its model, which a training module holds as `model`, beside the buffers of losses.
+
+    Raises:
+        ValueError: they are no tensors of real numbers by name, or hold NaN.
+    """
+    weights = checkpoint.get("state_dict", {})
+    if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
+        raise ValueError(f"{path}: its state_dict is no dictionary of tensors by name")
+    found = {name.removeprefix("model."): value for name, value in weights.items() if name.startswith("model.")}
+    for name, value in found.items():
+        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_complex():
+            raise ValueError(f"{path}: its {name} is no tensor of real numbers")
+        if value.isnan().any():
+            raise ValueError(f"{path}: its {name} holds NaN, as after a failed training; accepted: weights that are numbers")
+    return found

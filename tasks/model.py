@@ -17,9 +17,9 @@ from typing_extensions import Self
 from backbones import Backbone
 from backbones.folding import fold
 from backbones.layers import Conv2d
-from backbones.spec import Described, check_description, describe, rebuild
+from backbones.spec import Described, describe, rebuild
 from backbones.weights import fill
-from tasks.checkpoint import load_checkpoint, save_checkpoint
+from tasks.checkpoint import description, load_checkpoint, model_weights, save_checkpoint
 from tasks.export.engines import Engine, Precision, load_engine, one_torch_thread, pixels_last
 from tasks.images import MAX_PIXELS, RGBImage, read_ahead
 from tasks.traced import Traced
@@ -170,7 +170,7 @@ class TaskModel(nn.Module, ABC):
             ValueError: the file cannot be read, or holds no such model.
         """
         checkpoint = load_checkpoint(path)
-        spec, weights = cls.described(checkpoint, path), _weights(checkpoint, path)
+        spec, weights = cls.described(checkpoint, path), model_weights(checkpoint, path)
         try:
             model = cls._built(spec)
             model.load_state_dict(weights)
@@ -191,7 +191,7 @@ class TaskModel(nn.Module, ABC):
                 shapes = {name: value.shape for name, value in cls._built(spec).state_dict().items()}
         except (ValueError, RuntimeError) as error:
             raise ValueError(f"{path}: {error}") from error
-        if shapes != {name: value.shape for name, value in _weights(checkpoint, path).items()}:
+        if shapes != {name: value.shape for name, value in model_weights(checkpoint, path).items()}:
             raise ValueError(f"{path}: its weights do not fit its own description")
         return spec
 
@@ -295,7 +295,7 @@ class TaskModel(nn.Module, ABC):
             ValueError: the file cannot be read, nothing in it fits, or (`strict`) something does not fit.
         """
         checkpoint = load_checkpoint(path)
-        fill(self, _weights(checkpoint, path), str(path), strict)
+        fill(self, model_weights(checkpoint, path), str(path), strict)
         stored, own = checkpoint.get(self.kind), self.describe()
         for key in ("mean", "std"):
             if isinstance(stored, dict) and key in stored and stored[key] != own[key]:
@@ -309,34 +309,3 @@ def _check_input(size: Sequence[int], mean: Sequence[float], std: Sequence[float
         raise ValueError(f"mean {list(mean)} is not possible; accepted: three numbers, of red, green and blue")
     if len(std) != 3 or not all(0 < value < math.inf for value in std):
         raise ValueError(f"std {list(std)} is not possible; accepted: three positive numbers, of red, green and blue")
-
-
-def description(checkpoint: dict[str, Any], kind: str, path: object) -> dict[str, Any]:
-    """Returns what a checkpoint says of its model.
-
-    Raises:
-        ValueError: it holds no model of that kind, or describes it by what could do harm.
-    """
-    found = checkpoint.get(kind)
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: holds no {kind}; accepted: a run's checkpoint, or a file of {kind.capitalize()}.save")
-    try:
-        check_description(found)
-    except (ValueError, ImportError, SyntaxError) as error:
-        raise ValueError(f"{path}: {error}") from error
-    return found
-
-
-def _weights(checkpoint: dict[str, Any], path: object) -> dict[str, Tensor]:
-    # A training module holds the model as its attribute `model`.
-    # Beside it stand the buffers of losses.
-    weights = checkpoint.get("state_dict", {})
-    if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
-        raise ValueError(f"{path}: its state_dict is no dictionary of tensors by name")
-    found = {name.removeprefix("model."): value for name, value in weights.items() if name.startswith("model.")}
-    for name, value in found.items():
-        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_complex():
-            raise ValueError(f"{path}: its {name} is no tensor of real numbers")
-        if value.isnan().any():
-            raise ValueError(f"{path}: its {name} holds NaN, as after a failed training; accepted: weights that are numbers")
-    return found

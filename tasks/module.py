@@ -13,9 +13,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim import Optimizer
 
+from tasks.checkpoint import description
 from tasks.export.engines import Precision, load_engine
 from tasks.finite import OnNan, StepGuard, all_finite, check_state, report
-from tasks.model import TaskModel, description
+from tasks.model import TaskModel
 from tasks.optim import Schedule, fused, parameter_groups
 
 log = logging.getLogger("lightning.pytorch")
